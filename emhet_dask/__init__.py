@@ -1,0 +1,43 @@
+"""Heterogeneity in cryo-EM: ensembles of density maps, analysed out of core on Dask.
+
+The commands of ``emhet`` are functions here, with the same names, options and defaults. Below
+them, functions on arrays: `pca`, `cluster`, `choose_states`, …
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Everything public is imported when first used: a notebook that only opens a store does not pay
+# for the science, and `emhet --help` pays for nothing.
+_HOMES = {
+    "InputError": "emhet_dask.errors",
+    "demo": "emhet_dask.workflows.demo",
+    "simulate_assembly": "emhet_dask.workflows.simulate",
+    "simulate_transition": "emhet_dask.workflows.simulate",
+    "ingest": "emhet_dask.workflows.ingest",
+    "info": "emhet_dask.workflows.info",
+    "landscape": "emhet_dask.workflows.landscape",
+    "select": "emhet_dask.workflows.select",
+    "export": "emhet_dask.workflows.export",
+    "Ensemble": "emhet_dask.ensemble",
+    "open_ensemble": "emhet_dask.ensemble",
+    "from_array": "emhet_dask.ensemble",
+    "connect": "emhet_dask.runtime",
+    "pca": "emhet_dask.analysis",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605 - the table is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emhet_dask' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,32 @@
+"""What each command takes, defined once; light enough for ``--help`` and tab completion.
+
+`COMMANDS` maps the words of a command to its options and to the function that does it, named as
+``module:function`` so that nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from emhet_dask.options._base import Command, Option, command, spelled
+from emhet_dask.options.ingest import Info, Ingest
+from emhet_dask.options.landscape import Landscape
+from emhet_dask.options.simulate import Demo, SimulateAssembly, SimulateTransition
+from emhet_dask.options.subset import Export, Select
+
+__all__ = ["COMMANDS", "Command", "Option", "command", "spelled"]
+
+COMMANDS: dict[tuple[str, ...], tuple[type[Command], str]] = {
+    ("demo",): (Demo, "emhet_dask.workflows.demo:demo"),
+    ("simulate", "assembly"): (
+        SimulateAssembly,
+        "emhet_dask.workflows.simulate:simulate_assembly",
+    ),
+    ("simulate", "transition"): (
+        SimulateTransition,
+        "emhet_dask.workflows.simulate:simulate_transition",
+    ),
+    ("ingest",): (Ingest, "emhet_dask.workflows.ingest:ingest"),
+    ("info",): (Info, "emhet_dask.workflows.info:info"),
+    ("landscape",): (Landscape, "emhet_dask.workflows.landscape:landscape"),
+    ("select",): (Select, "emhet_dask.workflows.select:select"),
+    ("export",): (Export, "emhet_dask.workflows.export:export"),
+}

@@ -1,0 +1,180 @@
+"""The kinds of value that options have: how each is parsed, checked and described."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Kind",
+    "anything",
+    "choice",
+    "flag",
+    "memory",
+    "number",
+    "numbers",
+    "path",
+    "text",
+    "whole",
+]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A parser with its description; see `emhet_dask.options._base.Option` for the fields."""
+
+    parse: Callable[[Any], Any]
+    expected: str
+    type_name: str
+    choices: tuple[str, ...] = ()
+    is_path: bool = False
+
+    def __call__(self, given: Any) -> Any:
+        """Parse a value."""
+        return self.parse(given)
+
+
+def _bounds(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" from {minimum:g} to {maximum:g}"
+    if minimum is not None:
+        return f" of at least {minimum:g}"
+    return "" if maximum is None else f" of at most {maximum:g}"
+
+
+def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _numeric(
+    convert: Callable[[Any], float],
+    described: tuple[str, str],
+    minimum: float | None,
+    maximum: float | None,
+    words: tuple[str, ...],
+) -> Kind:
+    def parse(given: Any) -> Any:
+        if isinstance(given, str) and given in words:
+            return given
+        value = convert(given)
+        if not math.isfinite(value) or not _within(value, minimum, maximum):
+            raise ValueError(given)
+        return value
+
+    noun, type_name = described
+    alternatives = "".join(f", or {word}" for word in words)
+    return Kind(
+        parse,
+        f"{noun}{_bounds(minimum, maximum)}{alternatives}",
+        " or ".join([type_name, *(repr(word) for word in words)]),
+        words,
+    )
+
+
+def whole(
+    *, minimum: int | None = None, maximum: int | None = None, words: tuple[str, ...] = ()
+) -> Kind:
+    """Make the kind 'whole number', with bounds and words such as ``auto`` that are allowed too."""
+
+    def convert(given: Any) -> int:
+        if isinstance(given, bool) or (isinstance(given, float) and given != int(given)):
+            raise ValueError(given)
+        return int(given)
+
+    return _numeric(convert, ("a whole number", "int"), minimum, maximum, words)
+
+
+def number(
+    *, minimum: float | None = None, maximum: float | None = None, words: tuple[str, ...] = ()
+) -> Kind:
+    """Make the kind 'number', with bounds and words that are allowed too."""
+
+    def convert(given: Any) -> float:
+        if isinstance(given, bool):
+            raise TypeError(given)
+        return float(given)
+
+    return _numeric(convert, ("a number", "float"), minimum, maximum, words)
+
+
+def choice(*words: str) -> Kind:
+    """Make the kind 'one of these words'."""
+
+    def parse(given: Any) -> str:
+        if given not in words:
+            raise ValueError(given)
+        return str(given)
+
+    return Kind(parse, "one of " + ", ".join(words), " or ".join(map(repr, words)), words)
+
+
+def flag() -> Kind:
+    """Make the kind 'yes or no'."""
+
+    def parse(given: Any) -> bool:
+        if not isinstance(given, bool):
+            raise TypeError(given)
+        return given
+
+    return Kind(parse, "True or False", "bool")
+
+
+def text(*, words: tuple[str, ...] = (), expected: str = "a text") -> Kind:
+    """Make the kind 'any text', with words that complete."""
+
+    def parse(given: Any) -> str:
+        if not isinstance(given, str) or not given:
+            raise ValueError(given)
+        return given
+
+    return Kind(parse, expected, "str", words)
+
+
+def path(*, words: tuple[str, ...] = (), expected: str = "a path") -> Kind:
+    """Make the kind 'path or URL', kept as text, with words that complete."""
+
+    def parse(given: Any) -> str:
+        spelled = os.fspath(given)
+        if not isinstance(spelled, str) or not spelled:
+            raise ValueError(given)
+        return spelled
+
+    return Kind(parse, expected, "path", words, is_path=True)
+
+
+def numbers(expected: str = "whole numbers separated by commas, such as 0,3,7-9") -> Kind:
+    """Make the kind 'list of whole numbers', with ranges."""
+
+    def parse(given: Any) -> tuple[int, ...]:
+        if isinstance(given, int) and not isinstance(given, bool):
+            given = [given]
+        if not isinstance(given, str):
+            return tuple(int(value) for value in given)
+        found: list[int] = []
+        for part in given.split(","):
+            first, dash, last = part.strip().partition("-")
+            found.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+        if not found:
+            raise ValueError(given)
+        return tuple(found)
+
+    return Kind(parse, expected, "str or sequence of int")
+
+
+def memory() -> Kind:
+    """Make the kind 'amount of memory', such as ``4GB``; kept as text."""
+
+    def parse(given: Any) -> str:
+        digits = str(given).strip().lower().removesuffix("b").removesuffix("i")
+        float(digits.rstrip("kmgt"))
+        return str(given).strip()
+
+    return Kind(parse, "an amount of memory such as 4GB", "str")
+
+
+def anything(expected: str, type_name: str, *, is_path: bool = False) -> Kind:
+    """Make the kind that passes objects through, for arguments that Python may give as objects."""
+    return Kind(lambda given: given, expected, type_name, is_path=is_path)

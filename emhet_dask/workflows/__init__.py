@@ -1,0 +1,4 @@
+"""One file per command: open, call `analysis`, store the stage, call `report`.
+
+The only floor where the rooms below meet.
+"""

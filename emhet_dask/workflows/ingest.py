@@ -1,0 +1,365 @@
+"""``emhet ingest``: maps of any origin into one store, each shard written once by one task."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from emhet_dask.analysis.fourier import crop_box
+from emhet_dask.analysis.mask import percentile_9999
+from emhet_dask.ensemble.layout import Layout, plan_layout
+from emhet_dask.ensemble.store import (
+    RECORD_COLUMNS,
+    create_store,
+    finish_store,
+    open_array,
+    open_group,
+    read_records,
+    write_shard,
+)
+from emhet_dask.errors import InputError, join_problems
+from emhet_dask.formats.mrc import read_volumes
+from emhet_dask.formats.sources import VolumeSource, check_uniform, find_volumes
+from emhet_dask.formats.tables import read_names, read_weights
+from emhet_dask.options import command
+from emhet_dask.options.ingest import Ingest
+from emhet_dask.runtime import Progress, connect, digest, versions
+from emhet_dask.workflows._particles import find_particles
+
+__all__ = ["Ingested", "ingest"]
+
+# Largest magnitude of a half-precision volume in the store: precise to 2^-11 down to 6e-8 of it.
+_HALF_PEAK = 1024.0
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest did.
+
+    Attributes
+    ----------
+    path : str
+        The store.
+    n_volumes, box : int
+    voxel_size_angstrom : float
+        In Å.
+    written : int
+        Volumes written by this call; fewer than `n_volumes` where an earlier one had begun.
+    skipped : list of str
+        Faulty files that ``on_error="skip"`` went on without, each with what is wrong.
+    """
+
+    path: str
+    n_volumes: int
+    box: int
+    voxel_size_angstrom: float
+    written: int
+    skipped: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return it in words."""
+        what = f"{self.n_volumes} volumes of {self.box}³ at {self.voxel_size_angstrom:g} Å"
+        lines = [f"{self.path}: {what}" + ("" if self.written else "; nothing was left to do")]
+        if 0 < self.written < self.n_volumes:
+            lines.append(f"continued: {self.n_volumes - self.written} volumes were there before")
+        lines.extend(f"skipped {problem}" for problem in self.skipped)
+        return "\n".join(lines)
+
+
+@command(Ingest)
+def ingest(options: Ingest) -> Ingested:
+    """Read maps into an ensemble store.
+
+    Every header is read and judged before the first byte is written. A call that was killed is
+    continued by the same call: finished shards stay as they are.
+
+    Returns
+    -------
+    Ingested
+
+    Raises
+    ------
+    InputError
+        When files are faulty (all are named in one message), boxes or voxel sizes differ, tables
+        do not fit the volumes, or the store at `output` was made of other sources or settings.
+    """
+    plan = _plan(options)
+    fresh = _prepare(plan, overwrite=options.overwrite)
+    if not fresh and open_group(plan.path).attrs.get("complete"):
+        return plan.report(written=0)
+    tasks = [] if fresh is None else _unfinished(plan)
+    progress = Progress(quiet=options.quiet)
+    problems: list[str] = []
+    if tasks:
+        with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+            for found in progress.map(
+                client,
+                _ShardTask.run,
+                tasks,
+                label=f"ingest {plan.layout.n_volumes} volumes",
+                nbytes=[task.nbytes for task in tasks],
+            ):
+                problems.extend(found)
+    if problems and not plan.skip:
+        raise InputError(join_problems(problems, what="maps cannot be used"))
+    finish_store(plan.path)
+    return plan.report(written=sum(len(task.sources) for task in tasks), skipped=problems)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is decided before anything is written."""
+
+    path: str
+    sources: tuple[VolumeSource, ...]
+    layout: Layout
+    voxel_size_angstrom: float
+    origin_angstrom: tuple[float, float, float]
+    skip: bool
+    skipped: tuple[str, ...]
+    known: dict[str, np.ndarray]
+    key: str
+    command: dict[str, Any]
+
+    def report(self, *, written: int, skipped: Sequence[str] = ()) -> Ingested:
+        return Ingested(
+            path=self.path,
+            n_volumes=self.layout.n_volumes,
+            box=self.layout.box,
+            voxel_size_angstrom=self.voxel_size_angstrom,
+            written=written,
+            skipped=[*self.skipped, *skipped],
+        )
+
+
+def _plan(options: Ingest) -> _Plan:
+    skip = options.on_error == "skip"
+    sources, skipped = find_volumes(options.sources, on_error=options.on_error)
+    uniform = check_uniform(sources, apix=options.apix)
+    box = options.box or uniform.box
+    if box > uniform.box:
+        raise InputError(
+            f"--box: got {box}, but the maps have {uniform.box} voxels a side; "
+            f"expected at most {uniform.box}"
+        )
+    voxel_size = uniform.voxel_size_angstrom * uniform.box / box
+    known = _known(options, sources)
+    layout = plan_layout(len(sources), box, options.dtype)
+    settings = options.parameters(
+        "box", "apix", "dtype", "names", "weights", "labels", "particles", "ind", "latents"
+    )
+    files = [(os.path.realpath(source.header.path), source.index) for source in sources]
+    return _Plan(
+        path=options.output,
+        sources=tuple(sources),
+        layout=layout,
+        voxel_size_angstrom=voxel_size,
+        origin_angstrom=uniform.origin_angstrom,
+        skip=skip,
+        skipped=tuple(skipped),
+        known=known,
+        key=digest({"files": files, "settings": settings, "skip": skip}),
+        command={"command": "emhet ingest", "options": settings, "versions": versions()},
+    )
+
+
+def _known(options: Ingest, sources: Sequence[VolumeSource]) -> dict[str, np.ndarray]:
+    """Return the arrays that are known before the volumes are read."""
+    names = [source.name for source in sources]
+    particles = find_particles(options, sources)
+    known: dict[str, np.ndarray] = {
+        "name": np.asarray(names if options.names is None else read_names(options.names, names)),
+        "source": np.asarray([source.header.path for source in sources]),
+        "source_index": np.asarray([source.index for source in sources], dtype=np.int32),
+        **particles,
+    }
+    if options.weights is not None:
+        known["weight"] = np.asarray(read_weights(options.weights, names), dtype=np.float64)
+    return known
+
+
+def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
+    """Make the store, or find it as an interrupted ingest left it; tell whether it is new."""
+    if overwrite or not _exists(plan.path):
+        _create(plan)
+        return True
+    attributes = dict(open_group(plan.path).attrs)
+    if attributes.get("schema") != "emhet_dask.ensemble":
+        raise InputError(f"{plan.path}: exists and is not an ensemble store; choose another -o")
+    if attributes.get("ingest_key") != plan.key:
+        raise InputError(
+            f"{plan.path}: made from other files or with other options; --overwrite replaces it"
+        )
+    if not attributes.get("prepared"):
+        _create(plan)
+        return True
+    if attributes.get("complete"):
+        _refuse_changed_sources(plan)
+    else:
+        _sweep(plan.path)
+    return False
+
+
+def _exists(path: str) -> bool:
+    if "://" in path:
+        try:
+            open_group(path)
+        except InputError:
+            return False
+        return True
+    target = Path(path)
+    if target.is_dir() and not any(target.iterdir()):
+        return False
+    if target.exists() and not (target / "zarr.json").is_file():
+        raise InputError(f"{path}: exists and is not an ensemble store; choose another -o")
+    return target.exists()
+
+
+def _create(plan: _Plan) -> None:
+    if "://" not in plan.path:
+        target = Path(plan.path)
+        if (target / "zarr.json").is_file():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+    create_store(
+        plan.path,
+        plan.layout,
+        known=plan.known,
+        attributes={
+            "voxel_size_angstrom": plan.voxel_size_angstrom,
+            "origin_angstrom": list(plan.origin_angstrom),
+            "box": plan.layout.box,
+            "ingest_key": plan.key,
+            "made_by": plan.command,
+        },
+    )
+
+
+def _sweep(path: str) -> None:
+    """Remove what a killed writer left half-written; Zarr renames a file into place when whole."""
+    if "://" not in path:
+        for partial in Path(path).rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+
+
+def _stamps(sources: Sequence[VolumeSource]) -> np.ndarray:
+    """Return size and modification time of the source of each volume, shape (volume, 2)."""
+    seen: dict[str, tuple[int, int]] = {}
+    for source in sources:
+        if source.header.path not in seen:
+            status = Path(source.header.path).stat()
+            seen[source.header.path] = (status.st_size, status.st_mtime_ns)
+    return np.asarray([seen[source.header.path] for source in sources], dtype=np.float64)
+
+
+def _refuse_changed_sources(plan: _Plan) -> None:
+    group = open_group(plan.path)
+    stored = np.stack(
+        [np.asarray(open_array(group, name)[...]) for name in ("source_size", "source_mtime_ns")],
+        axis=1,
+    )
+    changed = np.flatnonzero((stored.astype(np.float64) != _stamps(plan.sources)).any(axis=1))
+    if len(changed):
+        first = plan.sources[changed[0]].header.path
+        raise InputError(
+            f"{plan.path}: {len(changed)} of its source files changed since it was made, the first "
+            f"is {first}; --overwrite reads them again"
+        )
+
+
+def _unfinished(plan: _Plan) -> list[_ShardTask]:
+    """Return a task for each shard without a record, or whose sources changed since."""
+    records = read_records(plan.path)
+    stamps = _stamps(plan.sources)
+    recorded = records[:, [RECORD_COLUMNS.index(name) for name in ("source_size",
+                                                                     "source_mtime_ns")]]
+    finished = ~np.isnan(records[:, 0]) & (recorded == stamps).all(axis=1)
+    return [
+        _ShardTask(
+            path=plan.path if "://" in plan.path else str(Path(plan.path).resolve()),
+            bounds=(start, stop),
+            sources=plan.sources[start:stop],
+            stamps=stamps[start:stop],
+            layout=plan.layout,
+            skip=plan.skip,
+        )
+        for start, stop in plan.layout.shards()
+        if not finished[start:stop].all()
+    ]
+
+
+@dataclass(frozen=True)
+class _ShardTask:
+    """Everything that one worker needs to write one shard."""
+
+    path: str
+    bounds: tuple[int, int]
+    sources: tuple[VolumeSource, ...]
+    stamps: np.ndarray
+    layout: Layout
+    skip: bool
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.sources) * self.layout.volume_bytes
+
+    def run(self) -> list[str]:
+        """Read, crop, measure and write the volumes; return what is wrong with which."""
+        layout = self.layout
+        shard = np.zeros((len(self.sources), *layout.shape[1:]), dtype=layout.dtype)
+        record = np.zeros((len(self.sources), len(RECORD_COLUMNS)))
+        problems = []
+        for row, source in enumerate(self.sources):
+            try:
+                volume = crop_box(_read(source), layout.box)
+                measured = _measure(volume)
+                _refuse_nonsense(source, measured)
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            if layout.dtype == "float16":
+                peak = max(abs(measured["minimum"]), abs(measured["maximum"]))
+                measured["scale"] = float(2.0 ** np.ceil(np.log2(peak / _HALF_PEAK)))
+                volume = volume / np.float32(measured["scale"])
+            shard[row] = volume
+            measured["usable"] = 1.0
+            record[row] = [measured.get(name, 0.0) for name in RECORD_COLUMNS]
+        record[:, -2:] = self.stamps
+        write_shard(self.path, self.bounds, shard, record if self.skip or not problems else None)
+        return problems
+
+
+def _read(source: VolumeSource) -> np.ndarray:
+    return read_volumes(source.header, [source.index])[0]
+
+
+def _measure(volume: np.ndarray) -> dict[str, float]:
+    """Return the statistics that are kept of every volume; computed in float64."""
+    return {
+        "minimum": float(volume.min()),
+        "maximum": float(volume.max()),
+        "mean": float(volume.mean(dtype=np.float64)),
+        "std": float(volume.std(dtype=np.float64)),
+        "percentile_9999": percentile_9999(volume),
+        "source_crc32c": float(google_crc32c.value(np.ascontiguousarray(volume).tobytes())),
+        "scale": 1.0,
+    }
+
+
+def _refuse_nonsense(source: VolumeSource, measured: dict[str, float]) -> None:
+    where = source.header.path
+    if source.header.n_volumes > 1:
+        where += f" (volume {source.index})"
+    if not np.isfinite([measured["minimum"], measured["maximum"], measured["mean"]]).all():
+        raise InputError(f"{where}: holds NaN or infinite densities, expected finite numbers")
+    if measured["minimum"] == measured["maximum"]:
+        raise InputError(
+            f"{where}: every voxel is {measured['minimum']:g}, expected a map with density"
+        )

@@ -1,0 +1,1 @@
+"""The stages that commands are put together from: mask, matrix, components, states, maps."""

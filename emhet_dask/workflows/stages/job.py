@@ -1,0 +1,57 @@
+"""What every stage needs: the ensemble, the results folder, and where work runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from emhet_dask.ensemble import Ensemble
+from emhet_dask.runtime import Progress, ResultsFolder
+
+__all__ = ["Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command at work.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+        The volumes that the command uses, in the order of its results.
+    results : ResultsFolder
+    client : distributed.Client
+    progress : Progress
+    """
+
+    ensemble: Ensemble
+    results: ResultsFolder
+    client: Client
+    progress: Progress
+
+    def compute(self, label: str) -> Callable[..., tuple[Any, ...]]:
+        """Return a function that computes collections on the cluster and shows progress.
+
+        Parameters
+        ----------
+        label : str
+            What the user reads.
+
+        Returns
+        -------
+        callable
+            With the signature of `dask.compute`.
+        """
+
+        def compute(*collections: Any) -> tuple[Any, ...]:
+            return self.progress.compute(self.client, collections, label=label)
+
+        return compute
+
+    def group(self, name: str) -> Path:
+        """Return the path of a finished group of ``results.zarr``."""
+        return self.results.path("results.zarr") / name
