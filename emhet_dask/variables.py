@@ -100,6 +100,7 @@ RESULTS = _register(
     Variable(
         "explained_variance_ratio", ("component",), "f", "", "share of the total variance, 0 to 1"
     ),
+    Variable("residual", _VOLUME, "f", "", "squared distance from the span of the components"),
     Variable("eigenvalues", ("eigen",), "f", "", "all eigenvalues that the method gives"),
     Variable("cluster", _VOLUME, "i", "", "state that the volume belongs to, from 0"),
     Variable("outlier", _VOLUME, "b", "", "true for a volume unlike all others"),

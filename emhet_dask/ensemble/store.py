@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -55,14 +55,14 @@ _STORED_AS = {"usable": "bool", "source_crc32c": "uint32", "source_size": "int64
 _COMPRESSORS = (Crc32cCodec(),)
 
 
-def open_group(path: str, *, mode: str = "r") -> zarr.Group:
+def open_group(path: str, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     """Open the group at a path or URL.
 
     Parameters
     ----------
     path : str
         Folder or fsspec URL.
-    mode : {"r", "r+", "w"}
+    mode : {"r", "r+"}
 
     Returns
     -------
@@ -73,10 +73,10 @@ def open_group(path: str, *, mode: str = "r") -> zarr.Group:
     InputError
         When there is no Zarr v3 group.
     """
-    if mode != "w" and "://" not in path and not Path(path).is_dir():
+    if "://" not in path and not Path(path).is_dir():
         raise InputError(f"{path}: no such store; make one with emhet ingest SOURCE -o {path}")
     try:
-        return zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]
+        return zarr.open_group(path, mode=mode, zarr_format=3)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not an ensemble store (no Zarr v3 group inside), expected the output of "
@@ -138,15 +138,18 @@ def create_store(
     attributes : mapping
         JSON values: ``voxel_size_angstrom``, ``origin_angstrom``, ``ingest_key``, ….
     """
-    group = open_group(path, mode="w")
-    group.attrs.update(
-        {
+    _withdraw(path)
+    group = zarr.create_group(
+        path,
+        zarr_format=3,
+        overwrite=True,
+        attributes={
             **attributes,
             "schema": "emhet_dask.ensemble",
             "schema_version": SCHEMA_VERSION,
             "prepared": False,
             "complete": False,
-        }
+        },
     )
     box = (layout.box,) * 3
     group.create_array(
@@ -172,6 +175,17 @@ def create_store(
         variable = ENSEMBLE[name]
         put_array(group, name, values, variable.dims, attributes=variable.attributes())
     group.attrs["prepared"] = True
+
+
+def _withdraw(path: str) -> None:
+    """Empty a store that is to be replaced; killed in the middle, it is still known for one."""
+    try:
+        group = zarr.open_group(path, mode="r+", zarr_format=3)
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return
+    group.attrs.update({"prepared": False, "complete": False})
+    for name in list(group):
+        del group[name]
 
 
 def write_shard(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import google_crc32c
 import numpy as np
 
 from emhet_dask.analysis.fourier import crop_box
-from emhet_dask.analysis.mask import percentile_9999
+from emhet_dask.analysis.intensity import measure
 from emhet_dask.ensemble.layout import Layout, plan_layout
 from emhet_dask.ensemble.store import (
     RECORD_COLUMNS,
@@ -31,7 +30,7 @@ from emhet_dask.formats.tables import read_names, read_weights
 from emhet_dask.options import command
 from emhet_dask.options.ingest import Ingest
 from emhet_dask.runtime import Progress, connect, digest, versions
-from emhet_dask.workflows._particles import find_particles
+from emhet_dask.workflows.particles import find_particles
 
 __all__ = ["Ingested", "ingest"]
 
@@ -94,18 +93,12 @@ def ingest(options: Ingest) -> Ingested:
     fresh = _prepare(plan, overwrite=options.overwrite)
     if not fresh and open_group(plan.path).attrs.get("complete"):
         return plan.report(written=0)
-    tasks = [] if fresh is None else _unfinished(plan)
+    tasks = _unfinished(plan)
     progress = Progress(quiet=options.quiet)
     problems: list[str] = []
     if tasks:
         with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
-            for found in progress.map(
-                client,
-                _ShardTask.run,
-                tasks,
-                label=f"ingest {plan.layout.n_volumes} volumes",
-                nbytes=[task.nbytes for task in tasks],
-            ):
+            for found in progress.map(client, _ShardTask.run, tasks, label="ingest", unit="shards"):
                 problems.extend(found)
     if problems and not plan.skip:
         raise InputError(join_problems(problems, what="maps cannot be used"))
@@ -121,12 +114,11 @@ class _Plan:
     sources: tuple[VolumeSource, ...]
     layout: Layout
     voxel_size_angstrom: float
-    origin_angstrom: tuple[float, float, float]
     skip: bool
     skipped: tuple[str, ...]
     known: dict[str, np.ndarray]
     key: str
-    command: dict[str, Any]
+    attributes: dict[str, Any]
 
     def report(self, *, written: int, skipped: Sequence[str] = ()) -> Ingested:
         return Ingested(
@@ -141,16 +133,14 @@ class _Plan:
 
 def _plan(options: Ingest) -> _Plan:
     skip = options.on_error == "skip"
-    sources, skipped = find_volumes(options.sources, on_error=options.on_error)
-    uniform = check_uniform(sources, apix=options.apix)
+    if skip:
+        sources, skipped = find_volumes(options.sources, on_error="skip")
+    else:
+        sources, skipped = find_volumes(options.sources), []
+    uniform = check_uniform(sources, apix=options.apix, box=options.box)
     box = options.box or uniform.box
-    if box > uniform.box:
-        raise InputError(
-            f"--box: got {box}, but the maps have {uniform.box} voxels a side; "
-            f"expected at most {uniform.box}"
-        )
     voxel_size = uniform.voxel_size_angstrom * uniform.box / box
-    known = _known(options, sources)
+    known, attributes = _known(options, sources)
     layout = plan_layout(len(sources), box, options.dtype)
     settings = options.parameters(
         "box", "apix", "dtype", "names", "weights", "labels", "particles", "ind", "latents"
@@ -161,33 +151,43 @@ def _plan(options: Ingest) -> _Plan:
         sources=tuple(sources),
         layout=layout,
         voxel_size_angstrom=voxel_size,
-        origin_angstrom=uniform.origin_angstrom,
         skip=skip,
         skipped=tuple(skipped),
         known=known,
         key=digest({"files": files, "settings": settings, "skip": skip}),
-        command={"command": "emhet ingest", "options": settings, "versions": versions()},
+        attributes={
+            **attributes,
+            "voxel_size_angstrom": voxel_size,
+            "origin_angstrom": list(uniform.origin_angstrom),
+            "box": box,
+            "made_by": {"command": "emhet ingest", "options": settings, "versions": versions()},
+        },
     )
 
 
-def _known(options: Ingest, sources: Sequence[VolumeSource]) -> dict[str, np.ndarray]:
-    """Return the arrays that are known before the volumes are read."""
+def _known(
+    options: Ingest, sources: Sequence[VolumeSource]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and attributes that are known before the volumes are read."""
     names = [source.name for source in sources]
-    particles = find_particles(options, sources)
+    particles, attributes = find_particles(options, sources)
     known: dict[str, np.ndarray] = {
-        "name": np.asarray(names if options.names is None else read_names(options.names, names)),
+        "name": np.asarray(
+            names if options.names is None else read_names(options.names, names=names)
+        ),
         "source": np.asarray([source.header.path for source in sources]),
         "source_index": np.asarray([source.index for source in sources], dtype=np.int32),
         **particles,
     }
     if options.weights is not None:
-        known["weight"] = np.asarray(read_weights(options.weights, names), dtype=np.float64)
-    return known
+        known["weight"] = read_weights(options.weights, names=names)
+    return known, attributes
 
 
 def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
     """Make the store, or find it as an interrupted ingest left it; tell whether it is new."""
-    if overwrite or not _exists(plan.path):
+    there = _exists(plan.path)  # also refuses what is no store, before anything is replaced
+    if overwrite or not there:
         _create(plan)
         return True
     attributes = dict(open_group(plan.path).attrs)
@@ -224,21 +224,12 @@ def _exists(path: str) -> bool:
 
 def _create(plan: _Plan) -> None:
     if "://" not in plan.path:
-        target = Path(plan.path)
-        if (target / "zarr.json").is_file():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(plan.path).parent.mkdir(parents=True, exist_ok=True)
     create_store(
         plan.path,
         plan.layout,
         known=plan.known,
-        attributes={
-            "voxel_size_angstrom": plan.voxel_size_angstrom,
-            "origin_angstrom": list(plan.origin_angstrom),
-            "box": plan.layout.box,
-            "ingest_key": plan.key,
-            "made_by": plan.command,
-        },
+        attributes={**plan.attributes, "ingest_key": plan.key},
     )
 
 
@@ -278,8 +269,9 @@ def _unfinished(plan: _Plan) -> list[_ShardTask]:
     """Return a task for each shard without a record, or whose sources changed since."""
     records = read_records(plan.path)
     stamps = _stamps(plan.sources)
-    recorded = records[:, [RECORD_COLUMNS.index(name) for name in ("source_size",
-                                                                     "source_mtime_ns")]]
+    recorded = records[
+        :, [RECORD_COLUMNS.index(name) for name in ("source_size", "source_mtime_ns")]
+    ]
     finished = ~np.isnan(records[:, 0]) & (recorded == stamps).all(axis=1)
     return [
         _ShardTask(
@@ -318,8 +310,9 @@ class _ShardTask:
         problems = []
         for row, source in enumerate(self.sources):
             try:
-                volume = crop_box(_read(source), layout.box)
-                measured = _measure(volume)
+                density = _read(source)
+                volume = crop_box(density, layout.box)
+                measured = {**measure(volume), "scale": 1.0}
                 _refuse_nonsense(source, measured)
             except InputError as error:
                 problems.append(str(error))
@@ -330,6 +323,7 @@ class _ShardTask:
                 volume = volume / np.float32(measured["scale"])
             shard[row] = volume
             measured["usable"] = 1.0
+            measured["source_crc32c"] = float(google_crc32c.value(density.tobytes()))
             record[row] = [measured.get(name, 0.0) for name in RECORD_COLUMNS]
         record[:, -2:] = self.stamps
         write_shard(self.path, self.bounds, shard, record if self.skip or not problems else None)
@@ -338,19 +332,6 @@ class _ShardTask:
 
 def _read(source: VolumeSource) -> np.ndarray:
     return read_volumes(source.header, [source.index])[0]
-
-
-def _measure(volume: np.ndarray) -> dict[str, float]:
-    """Return the statistics that are kept of every volume; computed in float64."""
-    return {
-        "minimum": float(volume.min()),
-        "maximum": float(volume.max()),
-        "mean": float(volume.mean(dtype=np.float64)),
-        "std": float(volume.std(dtype=np.float64)),
-        "percentile_9999": percentile_9999(volume),
-        "source_crc32c": float(google_crc32c.value(np.ascontiguousarray(volume).tobytes())),
-        "scale": 1.0,
-    }
 
 
 def _refuse_nonsense(source: VolumeSource, measured: dict[str, float]) -> None:

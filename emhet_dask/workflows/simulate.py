@@ -107,9 +107,7 @@ def simulate_transition(options: SimulateTransition) -> Simulated:
 def _folder(options: SimulateAssembly | SimulateTransition, *, extra: dict[str, Any]) -> Path:
     """Make the folder, or find it as an interrupted run with the same settings left it."""
     folder = Path(options.output)
-    shared = options.parameters(
-        "n", "box", "apix", "resolution", "snr", "amplitude_jitter", "seed"
-    )
+    shared = options.parameters("n", "box", "apix", "resolution", "snr", "amplitude_jitter", "seed")
     settings = {"what": type(options).__name__, **shared, **extra}
     record = folder / _SETTINGS
     if record.is_file():

@@ -52,6 +52,10 @@ class Job:
 
         return compute
 
+    def persist(self, *collections: Any) -> tuple[Any, ...]:
+        """Hold collections in the memory of the workers, with the signature of `dask.persist`."""
+        return tuple(self.client.persist(list(collections)))
+
     def group(self, name: str) -> Path:
         """Return the path of a finished group of ``results.zarr``."""
         return self.results.path("results.zarr") / name

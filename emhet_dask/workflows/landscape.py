@@ -1,0 +1,182 @@
+"""``emhet landscape``: from an ensemble to its conformational states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from emhet_dask.ensemble.groups import load_group
+from emhet_dask.errors import InputError
+from emhet_dask.options import command
+from emhet_dask.options.landscape import Landscape
+from emhet_dask.runtime import Progress, ResultsFolder, connect, worker_memory_bytes
+from emhet_dask.workflows.stages.clusters import Clusters, clusters_stage
+from emhet_dask.workflows.stages.components import ComponentOptions, components_stage
+from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
+from emhet_dask.workflows.stages.matrix import matrix_stage
+from emhet_dask.workflows.stages.pictures import report_stage
+from emhet_dask.workflows.stages.selection import choose_volumes, open_source
+from emhet_dask.workflows.stages.states import TreeOptions, states_stage
+
+__all__ = ["Landscaped", "landscape"]
+
+# What a method may take where nobody says: the randomised PCA holds its matrix up to half of it.
+_DEFAULT_MEMORY_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Landscaped:
+    """Results of a landscape, as its folder holds them.
+
+    Attributes
+    ----------
+    folder : Path
+    states : pandas.DataFrame
+        One row per state: ``cluster``, ``volumes``, ``particles``, ``medoid_volume``, ….
+    evidence : dict
+        ``n_clusters``, ``separate_states``, ``reason``, ….
+    """
+
+    folder: Path
+    states: pd.DataFrame
+    evidence: dict[str, Any]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the state of each volume."""
+        return self.group("clusters")["cluster"].values
+
+    @property
+    def scores(self) -> xr.DataArray:
+        """Return the coordinates of each volume on the principal components."""
+        return self.group("pca")["scores"]
+
+    @property
+    def n_clusters(self) -> int:
+        """Return the number of clusters."""
+        return len(self.states)
+
+    @property
+    def separate_states(self) -> bool:
+        """Tell whether the clusters are separate states."""
+        return bool(self.evidence["separate_states"])
+
+    def group(self, name: str) -> xr.Dataset:
+        """Return a group of ``results.zarr``: mask, matrix, pca, tree or clusters."""
+        return load_group(self.folder / "results.zarr" / name)
+
+    def describe(self) -> str:
+        """Return it in words."""
+        volumes = int(self.states["volumes"].sum())
+        what = "states" if self.separate_states else "clusters"
+        return (
+            f"{volumes} volumes, {self.n_clusters} {what}. {self.evidence['reason']}\n"
+            f"Report: {self.folder / 'report.html'}"
+        )
+
+
+@command(Landscape)
+def landscape(options: Landscape) -> Landscaped:
+    """Find the conformational states of an ensemble.
+
+    The stages mask, matrix, pca, tree, clusters and report are kept in the output folder; the same
+    call again continues where it was killed, and another number of clusters or linkage re-cuts
+    without redoing the rest.
+
+    Returns
+    -------
+    Landscaped
+
+    Raises
+    ------
+    InputError
+        When the ensemble, the mask or an option cannot be used, or the output holds results of
+        other settings.
+    """
+    source = open_source(options.ensemble)
+    volumes, earlier = choose_volumes(source, options.keep)
+    ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+    _check_components(options.n_components, len(volumes))
+    progress = Progress(quiet=options.quiet)
+    with (
+        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
+        ResultsFolder.open(
+            options.output,
+            command="landscape",
+            inputs={"ensemble": source.path, "fingerprint": ensemble.fingerprint},
+            parameters=options.parameters(*_RECORDED),
+            overwrite=options.overwrite,
+            progress=progress,
+            client=client,
+        ) as results,
+    ):
+        job = Job(ensemble, results, client, progress)
+        memory = _memory(options, client)
+        mask = mask_stage(job, _mask_options(options, earlier))
+        matrix_stage(job, mask["mask"].values)
+        used = ComponentOptions(
+            **{name: getattr(options, name) for name in ComponentOptions.__dataclass_fields__}
+        )
+        pca = components_stage(job, used, memory_bytes=memory)
+        states = states_stage(
+            job, pca, TreeOptions(options.linkage, options.feature, options.seed), used
+        )
+        clusters = clusters_stage(
+            job,
+            pca,
+            states,
+            n_clusters=options.n_clusters,
+            exclude_outliers=options.exclude_outliers,
+        )
+        report_stage(job, mask, pca, states, clusters, umap=options.umap, seed=options.seed)
+    return _landscaped(Path(options.output), clusters)
+
+
+_RECORDED = (
+    "mask",
+    "threshold",
+    "dilate",
+    "cosine_edge",
+    "normalize",
+    "clip_negative",
+    "weights",
+    "n_components",
+    "plot_dim",
+    "n_clusters",
+    "linkage",
+    "feature",
+    "keep",
+    "exclude_outliers",
+    "umap",
+    "seed",
+)
+
+
+def _landscaped(folder: Path, clusters: Clusters) -> Landscaped:
+    return Landscaped(folder, clusters.table, clusters.evidence)
+
+
+def _check_components(wanted: int | None, count: int) -> None:
+    if wanted is not None and wanted > count - 1:
+        raise InputError(
+            f"--n-components: got {wanted}, expected at most {count - 1} for {count} volumes"
+        )
+
+
+def _memory(options: Landscape, client: Any) -> int:
+    if options.memory_limit is not None:
+        return worker_memory_bytes(client)
+    return min(worker_memory_bytes(client), _DEFAULT_MEMORY_BYTES)
+
+
+def _mask_options(options: Landscape, earlier: Path | None) -> MaskOptions:
+    mask = options.mask
+    if earlier is not None and mask == "auto" and (earlier / "mask.mrc").is_file():
+        mask = str(earlier / "mask.mrc")
+    return MaskOptions(mask, options.threshold, options.dilate, options.cosine_edge)

@@ -1,0 +1,98 @@
+"""Mean and standard deviation map of each state, in one reading of the volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+from emhet_dask.analysis.moments import Moments, accumulate, finish, merge
+from emhet_dask.ensemble.reading import stream
+from emhet_dask.formats.mrc import write_map
+from emhet_dask.workflows.stages.job import Job
+
+__all__ = ["write_state_maps"]
+
+# Members that one task reads; of a state with more, the parts are merged in order.
+_MEMBERS_PER_TASK = 256
+_VOLUMES_AT_ONCE = 8
+
+
+def write_state_maps(
+    job: Job, folder: Path, labels: np.ndarray, *, include: np.ndarray
+) -> np.ndarray:
+    """Write ``cluster_000_mean.mrc`` and ``cluster_000_std.mrc`` of every state.
+
+    Volumes are weighted by their particles, where known. What a task reads depends on the data
+    alone, and no task holds more than a few volumes, however many states there are.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        Where to write.
+    labels : ndarray of int, shape (volume,)
+    include : ndarray of bool, shape (volume,)
+        Volumes that enter the maps; a state without any is made of all its members.
+
+    Returns
+    -------
+    ndarray, shape (state, z, y, x)
+        The means, float32.
+    """
+    weights = job.ensemble.weights
+    if weights is None:
+        weights = np.ones(job.ensemble.n_volumes)
+    place = {
+        "voxel_size_angstrom": job.ensemble.voxel_size_angstrom,
+        "origin_angstrom": job.ensemble.origin_angstrom,
+    }
+    tasks = []
+    for state in range(int(labels.max()) + 1):
+        members = np.flatnonzero((labels == state) & include)
+        if not len(members):
+            members = np.flatnonzero(labels == state)
+        share = weights[members]
+        if not share.any():  # volumes that stand for no particle still have a mean
+            share = np.ones(len(members))
+        parts = [
+            _moments(stream(job.ensemble, members[part]), share[part])
+            for part in _parts(len(members))
+        ]
+        stem = str((folder / f"cluster_{state:03d}").absolute())
+        tasks.append(_write(parts, stem, place))
+    return np.stack(job.progress.compute(job.client, tasks, label="state maps"))
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, start + _MEMBERS_PER_TASK) for start in range(0, count, _MEMBERS_PER_TASK)]
+
+
+@dask.delayed(pure=False)
+def _moments(volumes: Iterable[np.ndarray], weights: np.ndarray) -> Moments:
+    found: Moments | None = None
+    block: list[np.ndarray] = []
+    done = 0
+    for volume in volumes:
+        block.append(volume)
+        if len(block) == _VOLUMES_AT_ONCE or done + len(block) == len(weights):
+            part = accumulate(np.stack(block), weights[done : done + len(block)])
+            found = part if found is None else merge(found, part)
+            done += len(block)
+            block = []
+    assert found is not None
+    return found
+
+
+@dask.delayed(pure=False)
+def _write(parts: list[Moments], stem: str, place: dict[str, Any]) -> np.ndarray:
+    found = parts[0]
+    for part in parts[1:]:
+        found = merge(found, part)
+    mean, deviation = finish(found)
+    write_map(f"{stem}_mean.mrc", mean.astype(np.float32), **place)
+    write_map(f"{stem}_std.mrc", deviation.astype(np.float32), **place)
+    return np.asarray(mean, dtype=np.float32)

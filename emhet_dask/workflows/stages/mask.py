@@ -1,0 +1,143 @@
+"""The stage ``mask``: where in the box things are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emhet_dask.analysis.fourier import resample_mask
+from emhet_dask.analysis.mask import auto_mask, binarise_mask, grow_mask
+from emhet_dask.ensemble.groups import load_group, save_group
+from emhet_dask.errors import InputError
+from emhet_dask.formats.mrc import read_header, read_volume, write_map
+from emhet_dask.runtime import fingerprint_file
+from emhet_dask.workflows.stages.job import Job
+
+__all__ = ["MaskOptions", "mask_stage"]
+
+_SAME_EXTENT = 1e-2  # relative; voxel sizes are often rounded to two digits
+_FILE_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """What the stage depends on.
+
+    Attributes
+    ----------
+    mask : str
+        ``"auto"``, ``"none"`` or a file.
+    threshold, dilate : float or None
+    cosine_edge : float
+        In Å, as is `dilate`.
+    """
+
+    mask: str
+    threshold: float | None
+    dilate: float | None
+    cosine_edge: float
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the options, with the content of a file in place of its name."""
+        if self.mask in {"auto", "none"}:
+            return vars(self)
+        return {**vars(self), "mask": fingerprint_file(self.mask)}
+
+
+def mask_stage(job: Job, options: MaskOptions) -> xr.Dataset:
+    """Run the stage, or find it done.
+
+    Parameters
+    ----------
+    job : Job
+    options : MaskOptions
+
+    Returns
+    -------
+    xarray.Dataset
+        The group ``mask``.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read or is of another extent, or nothing is inside the mask.
+    """
+    if options.mask not in {"auto", "none"} and not Path(options.mask).is_file():
+        raise InputError(f"--mask: no file {options.mask}; expected auto, none or an MRC file")
+
+    def build(workspace: Path) -> dict[str, Any]:
+        found = _make(job, options)
+        save_group(workspace / "results.zarr" / "mask", found)
+        write_map(
+            workspace / "mask.mrc",
+            found["mask"].values.astype(np.float32),
+            voxel_size_angstrom=job.ensemble.voxel_size_angstrom,
+            origin_angstrom=job.ensemble.origin_angstrom,
+        )
+        inside = int(np.count_nonzero(found["mask"].values))
+        return {"voxels": inside, "fraction": round(inside / job.ensemble.box**3, 6)}
+
+    job.results.stage("mask", parameters=options.recorded(), build=build)
+    return load_group(job.group("mask"))
+
+
+def _make(job: Job, options: MaskOptions) -> xr.Dataset:
+    ensemble = job.ensemble
+    if options.mask == "none":
+        whole = np.ones((ensemble.box,) * 3, dtype=np.float32)
+        return xr.Dataset({"mask": (("z", "y", "x"), whole)})
+    if options.mask != "auto":
+        return _from_file(job, options)
+    known = ensemble.dataset.get("percentile_9999")
+    with job.progress.computing(job.client, label="mask") as compute:
+        return auto_mask(
+            ensemble.volumes,
+            voxel_size_angstrom=ensemble.voxel_size_angstrom,
+            threshold=options.threshold,
+            thresholds=None if known is None else known.values / 2,
+            dilate_angstrom=options.dilate,
+            cosine_edge_angstrom=options.cosine_edge,
+            compute=compute,
+        )
+
+
+def _from_file(job: Job, options: MaskOptions) -> xr.Dataset:
+    box, voxel_size = job.ensemble.box, job.ensemble.voxel_size_angstrom
+    header = read_header(options.mask)
+    if header.n_volumes != 1 or not header.is_cubic:
+        raise InputError(f"--mask {options.mask}: shape {header.shape}, expected one cubic map")
+    sides = header.shape[0]
+    if header.voxel_size_angstrom is not None:
+        extent = sides * header.voxel_size_angstrom
+        if abs(extent / (box * voxel_size) - 1) > _SAME_EXTENT:
+            raise InputError(
+                f"--mask {options.mask}: {sides}³ voxels of {header.voxel_size_angstrom:g} Å are "
+                f"{extent:g} Å, but the volumes are {box * voxel_size:g} Å; expected the same "
+                "extent"
+            )
+    elif sides != box:
+        raise InputError(
+            f"--mask {options.mask}: {sides}³ voxels of unknown size, expected {box}³ like the "
+            "volumes"
+        )
+    values = read_volume(header)
+    threshold = _FILE_THRESHOLD if options.threshold is None else options.threshold
+    try:
+        inside = binarise_mask(values, threshold=threshold)
+        if sides != box:
+            inside = resample_mask(inside, box) >= _FILE_THRESHOLD
+        if not inside.any():
+            raise InputError(f"nothing of it is left at {box}³ voxels")  # noqa: TRY301
+    except InputError as error:
+        raise InputError(f"--mask {options.mask}: {error}") from None
+    grown = grow_mask(
+        inside,
+        voxel_size_angstrom=voxel_size,
+        dilate_angstrom=options.dilate or 0.0,
+        cosine_edge_angstrom=options.cosine_edge,
+    )
+    return xr.Dataset({"mask": (("z", "y", "x"), grown)}, attrs={"threshold": threshold})

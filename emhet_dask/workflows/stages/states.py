@@ -1,0 +1,146 @@
+"""The stage ``tree``: outliers, the tree of all volumes, and the evidence for separate states."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emhet_dask.analysis.clustering import Tree, build_tree_from_distances
+from emhet_dask.analysis.distances import euclidean_distances
+from emhet_dask.analysis.outliers import find_outliers
+from emhet_dask.analysis.states import choose_states
+from emhet_dask.ensemble.groups import load_group, save_group
+from emhet_dask.errors import InputError
+from emhet_dask.workflows.stages.components import ComponentOptions, prepared_matrix
+from emhet_dask.workflows.stages.job import Job
+
+__all__ = ["States", "TreeOptions", "states_stage"]
+
+# The table of all distances on voxels: 0.8 GB at this size, and as much again while it is made.
+_MOST_ON_VOXELS = 10_000
+
+
+@dataclass(frozen=True)
+class TreeOptions:
+    """What the stage depends on beside the components.
+
+    Attributes
+    ----------
+    linkage, feature : str
+    seed : int
+    """
+
+    linkage: str
+    feature: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class States:
+    """The tree, and what it says of states.
+
+    Attributes
+    ----------
+    tree : Tree
+    dataset : xarray.Dataset
+        The group ``tree``: ``outlier``, ``outlier_score`` and the evidence over candidate numbers
+        of clusters.
+    verdict : dict
+        ``n_clusters`` (what was chosen), ``separate_states``, ``reason``, ``n_signal``.
+    """
+
+    tree: Tree
+    dataset: xr.Dataset
+    verdict: dict[str, Any]
+
+
+def states_stage(job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions) -> States:
+    """Run the stage, or find it done.
+
+    Parameters
+    ----------
+    job : Job
+        With the stages ``matrix`` and ``pca`` finished.
+    pca : xarray.Dataset
+        The group ``pca``.
+    options : TreeOptions
+    used : ComponentOptions
+        Of the stage ``pca``, for clustering on voxels.
+
+    Returns
+    -------
+    States
+    """
+
+    def build(workspace: Path) -> dict[str, Any]:
+        found, verdict = _find(job, pca, options, used)
+        save_group(workspace / "results.zarr" / "tree", found)
+        np.save(workspace / "linkage.npy", found["linkage"].values)
+        return verdict
+
+    record = job.results.stage(
+        "tree", parameters=vars(options), after=("pca",), build=build, replaceable=True
+    )
+    dataset = load_group(job.group("tree"))
+    tree = Tree(dataset["linkage"].values, dataset["leaf"].values.astype(np.intp), options.linkage)
+    return States(tree, dataset, json.loads(json.dumps(dict(record.summary))))
+
+
+def _find(
+    job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    scores = np.asarray(pca["scores"].values, dtype=np.float64)
+    with job.progress.task("states"):
+        outliers = find_outliers(
+            scores,
+            explained_variance=pca["eigenvalues"].values,
+            total_variance=float(pca.attrs["total_variance"]),
+            residual=pca["residual"].values,
+            seed=options.seed,
+        )
+        choice = choose_states(
+            scores,
+            explained_variance=pca["eigenvalues"].values,
+            total_variance=float(pca.attrs["total_variance"]),
+            linkage=options.linkage,  # type: ignore[arg-type]
+            exclude=outliers["outlier"].values,
+            seed=options.seed,
+        )
+    tree = choice.tree
+    if options.feature == "voxels":
+        tree = _on_voxels(job, pca, options, used)
+    found = xr.Dataset(
+        {
+            "linkage": (("merge", "column"), tree.merges),
+            "leaf": (("volume",), np.asarray(tree.leaf, dtype=np.int64)),
+            "outlier": (("volume",), outliers["outlier"].values),
+            "outlier_score": (("volume",), outliers["score"].values),
+        }
+    )
+    verdict = {
+        "n_clusters": int(choice.n_clusters),
+        "separate_states": bool(choice.separate_states),
+        "reason": choice.reason,
+        "n_signal": int(choice.n_signal),
+        "n_outliers": int(outliers["outlier"].values.sum()),
+    }
+    return found.merge(choice.evidence, combine_attrs="no_conflicts"), verdict
+
+
+def _on_voxels(job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions) -> Tree:
+    count = pca.sizes["volume"]
+    if count > _MOST_ON_VOXELS:
+        raise InputError(
+            f"--feature voxels: {count} volumes have too many pairs, at most {_MOST_ON_VOXELS}; "
+            "use --feature pcs"
+        )
+    factor = pca["factor"].values if "factor" in pca else None
+    matrix = prepared_matrix(job, factor=factor, clip_negative=used.clip_negative)
+    with job.progress.computing(job.client, label="distances") as compute:
+        distances = euclidean_distances(matrix, compute=compute)
+    return build_tree_from_distances(distances, linkage=options.linkage)  # type: ignore[arg-type]
