@@ -36,6 +36,7 @@ __all__ = ["Ingested", "ingest"]
 
 # Largest magnitude of a half-precision volume in the store: precise to 2^-11 down to 6e-8 of it.
 _HALF_PEAK = 1024.0
+_UNPACKED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -308,9 +309,10 @@ class _ShardTask:
         shard = np.zeros((len(self.sources), *layout.shape[1:]), dtype=layout.dtype)
         record = np.zeros((len(self.sources), len(RECORD_COLUMNS)))
         problems = []
+        read = _Reader(self.sources)
         for row, source in enumerate(self.sources):
             try:
-                density = _read(source)
+                density = read(row)
                 volume = crop_box(density, layout.box)
                 measured = {**measure(volume), "scale": 1.0}
                 _refuse_nonsense(source, measured)
@@ -330,8 +332,35 @@ class _ShardTask:
         return problems
 
 
-def _read(source: VolumeSource) -> np.ndarray:
-    return read_volumes(source.header, [source.index])[0]
+class _Reader:
+    """Reads the volumes of a shard one by one, but unpacks a compressed stack in long runs."""
+
+    def __init__(self, sources: Sequence[VolumeSource]) -> None:
+        self._sources = sources
+        self._run: dict[int, np.ndarray] = {}
+
+    def __call__(self, row: int) -> np.ndarray:
+        """Return the density of a volume, float32, shape (z, y, x)."""
+        if row not in self._run:
+            rows = self._rows_from(row)
+            header = self._sources[row].header
+            found = read_volumes(header, [self._sources[other].index for other in rows])
+            self._run = dict(zip(rows, found, strict=True))
+        return self._run.pop(row)
+
+    def _rows_from(self, row: int) -> range:
+        """Return the rows to read together: reaching one volume unpacks all that lie before it."""
+        header = self._sources[row].header
+        if header.compression is None:
+            return range(row, row + 1)
+        most = max(1, _UNPACKED_BYTES // (4 * int(np.prod(header.shape))))
+        last = row + 1
+        while last < len(self._sources) and last - row < most:
+            here, before = self._sources[last], self._sources[last - 1]
+            if here.header != header or here.index <= before.index:
+                break
+            last += 1
+        return range(row, last)
 
 
 def _refuse_nonsense(source: VolumeSource, measured: dict[str, float]) -> None:

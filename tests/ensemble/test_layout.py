@@ -1,5 +1,7 @@
 """How ensembles and matrices are cut."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +21,7 @@ def test_shards_cover_every_volume_once(n, box, dtype):
     bounds = list(layout.shards())
     assert bounds[0][0] == 0
     assert bounds[-1][1] == n
-    assert all(
-        stop == start for (_, stop), (start, _) in zip(bounds[:-1], bounds[1:], strict=True)
-    )
+    assert all(stop == start for (_, stop), (start, _) in itertools.pairwise(bounds))
     assert layout.volumes_per_shard % layout.volumes_per_chunk == 0
 
 

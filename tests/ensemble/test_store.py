@@ -80,9 +80,7 @@ def test_selection_keeps_volumes_and_renumbers_particles(tmp_path, volumes):
     np.testing.assert_array_equal(chosen.volumes.compute(), volumes[[2, 5]])
     assert chosen.dataset["particle_volume"].values.tolist() == [-1, 1, 1, 0]
     assert chosen.fingerprint != ensemble.select([2, 6]).fingerprint
-    np.testing.assert_array_equal(
-        list(stream(chosen.select([1]), np.asarray([0]))), volumes[[5]]
-    )
+    np.testing.assert_array_equal(list(stream(chosen.select([1]), np.asarray([0]))), volumes[[5]])
 
 
 def test_unfinished_store_is_refused_and_says_what_to_do(tmp_path, volumes):

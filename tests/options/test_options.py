@@ -47,11 +47,11 @@ def test_lists_of_numbers(text, numbers):
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "-3"])
 def test_lists_that_are_none(text):
-    with pytest.raises(ValueError, match=".*"):
+    with pytest.raises(ValueError, match=r".*"):
         kinds.numbers().parse(text)
 
 
-@pytest.mark.parametrize(("options", "target"), COMMANDS.values(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("options", "target"), COMMANDS.values(), ids=str)
 def test_every_option_is_documented_and_every_default_is_legal(options, target):
     assert options.summary
     assert options.examples

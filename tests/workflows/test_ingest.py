@@ -83,6 +83,18 @@ def test_natural_order_and_stacks_and_lists(ingest, tmp_path, volumes):
     assert len(set(ensemble.names)) == 5
 
 
+def test_compressed_stacks_and_what_simulate_leaves_beside(ingest, tmp_path, volumes):
+    import gzip
+
+    write_stack(tmp_path / "s.mrc", volumes, voxel_size_angstrom=3.0)
+    packed = tmp_path / "maps" / "s.mrc.gz"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress((tmp_path / "s.mrc").read_bytes()))
+    write_map(tmp_path / "maps" / "truth_blocks.mrc", volumes[0], voxel_size_angstrom=3.0)
+    ensemble = open_ensemble(ingest(tmp_path / "maps", output=tmp_path / "e.zarr").path)
+    np.testing.assert_array_equal(ensemble.volumes.compute(), volumes)
+
+
 def test_cropping_changes_box_and_voxel_size_not_the_extent(ingest, tmp_path, maps, volumes):
     report = ingest(maps, output=tmp_path / "e.zarr", box=8)
     ensemble = open_ensemble(report.path)

@@ -9,7 +9,7 @@ from typing import Any
 import dask
 import numpy as np
 
-from emhet_dask.analysis.moments import Moments, accumulate, finish, merge
+from emhet_dask.analysis.moments import Moments, accumulate, finish, merge_all
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.workflows.stages.job import Job
@@ -21,9 +21,7 @@ _MEMBERS_PER_TASK = 256
 _VOLUMES_AT_ONCE = 8
 
 
-def write_state_maps(
-    job: Job, folder: Path, labels: np.ndarray, *, include: np.ndarray
-) -> np.ndarray:
+def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.ndarray) -> None:
     """Write ``cluster_000_mean.mrc`` and ``cluster_000_std.mrc`` of every state.
 
     Volumes are weighted by their particles, where known. What a task reads depends on the data
@@ -37,11 +35,6 @@ def write_state_maps(
     labels : ndarray of int, shape (volume,)
     include : ndarray of bool, shape (volume,)
         Volumes that enter the maps; a state without any is made of all its members.
-
-    Returns
-    -------
-    ndarray, shape (state, z, y, x)
-        The means, float32.
     """
     weights = job.ensemble.weights
     if weights is None:
@@ -64,7 +57,7 @@ def write_state_maps(
         ]
         stem = str((folder / f"cluster_{state:03d}").absolute())
         tasks.append(_write(parts, stem, place))
-    return np.stack(job.progress.compute(job.client, tasks, label="state maps"))
+    job.progress.compute(job.client, tasks, label="state maps")
 
 
 def _parts(count: int) -> list[slice]:
@@ -73,26 +66,19 @@ def _parts(count: int) -> list[slice]:
 
 @dask.delayed(pure=False)
 def _moments(volumes: Iterable[np.ndarray], weights: np.ndarray) -> Moments:
-    found: Moments | None = None
+    parts: list[Moments] = []
     block: list[np.ndarray] = []
-    done = 0
-    for volume in volumes:
+    for row, volume in enumerate(volumes, start=1):
         block.append(volume)
-        if len(block) == _VOLUMES_AT_ONCE or done + len(block) == len(weights):
-            part = accumulate(np.stack(block), weights[done : done + len(block)])
-            found = part if found is None else merge(found, part)
-            done += len(block)
+        if len(block) == _VOLUMES_AT_ONCE or row == len(weights):
+            parts.append(accumulate(np.stack(block), weights[row - len(block) : row]))
+            parts = [merge_all(parts)]
             block = []
-    assert found is not None
-    return found
+    return parts[0]
 
 
 @dask.delayed(pure=False)
-def _write(parts: list[Moments], stem: str, place: dict[str, Any]) -> np.ndarray:
-    found = parts[0]
-    for part in parts[1:]:
-        found = merge(found, part)
-    mean, deviation = finish(found)
-    write_map(f"{stem}_mean.mrc", mean.astype(np.float32), **place)
-    write_map(f"{stem}_std.mrc", deviation.astype(np.float32), **place)
-    return np.asarray(mean, dtype=np.float32)
+def _write(parts: list[Moments], stem: str, place: dict[str, Any]) -> None:
+    mean, deviation = finish(merge_all(parts))
+    write_map(f"{stem}_mean.mrc", mean, **place)
+    write_map(f"{stem}_std.mrc", deviation, **place)

@@ -1,0 +1,207 @@
+"""Tables of the user's own about volumes: weights, names, latents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emhet_dask.errors import InputError, join_problems
+from emhet_dask.formats.cryodrgn import read_z
+
+__all__ = ["read_latents", "read_names", "read_weights"]
+
+_MAP_ENDING = re.compile(r"\.(mrc|map|ccp4)(\.gz|\.bz2)?$", re.IGNORECASE)
+_CUSTOM_NAME = re.compile(r"custom_?name(_?1)?", re.IGNORECASE)
+
+
+def read_weights(path: str | Path, *, names: Sequence[str]) -> np.ndarray:
+    """Read the weight of every volume from a CSV file.
+
+    Parameters
+    ----------
+    path : str or Path
+        With the columns ``weight`` and either ``name`` (with or without folders and ``.mrc``) or
+        ``volume`` (counted from 0 in the order of ``names``). Rows of volumes that are not among
+        ``names`` are left aside, so that one table serves subsets too.
+    names : sequence of str
+        The volumes.
+
+    Returns
+    -------
+    ndarray
+        float64, one weight per volume.
+
+    Raises
+    ------
+    InputError
+        When a column is missing, a volume is missing or there twice, a weight is negative or not
+        a number, or all are 0.
+    """
+    table = _read_csv(path)
+    columns = {str(column).strip().lower(): column for column in table}
+    if "weight" not in columns or not {"name", "volume"} & set(columns):
+        raise InputError(
+            f"{path}: expected the columns name,weight or volume,weight, found "
+            f"{','.join(map(str, table.columns))}"
+        )
+    if "name" in columns:
+        rows = _rows_by_name(table[columns["name"]], names, path=path)
+    else:
+        rows = _rows_by_number(table[columns["volume"]], len(names), path=path)
+    texts = table[columns["weight"]].iloc[rows]
+    weights = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise InputError(
+            f"{path}: the weight of {names[bad[0]]} is {texts.iloc[bad[0]]!r}; expected a number "
+            f"of at least 0{_and_others(bad.size - 1)}"
+        )
+    if not weights.any():
+        raise InputError(f"{path}: all weights are 0")
+    return weights
+
+
+def read_names(path: str | Path, *, names: Sequence[str]) -> list[str]:
+    """Read names for figures and tables.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV with the columns ``original_filename`` and ``custom_name`` (``customname_1`` occurs
+        too); file names with or without folders and ``.mrc``. Rows of other files are left aside.
+    names : sequence of str
+        The volumes.
+
+    Returns
+    -------
+    list of str
+        The custom name of each volume.
+
+    Raises
+    ------
+    InputError
+        When a column or volume is missing, a volume is there twice, or two custom names are equal
+        or one is empty.
+    """
+    table = _read_csv(path)
+    columns = {str(column).strip().lower(): column for column in table}
+    custom = [column for name, column in columns.items() if _CUSTOM_NAME.fullmatch(name)]
+    if "original_filename" not in columns or len(custom) != 1:
+        raise InputError(
+            f"{path}: expected the columns original_filename,custom_name, found "
+            f"{','.join(map(str, table.columns))}"
+        )
+    rows = _rows_by_name(table[columns["original_filename"]], names, path=path)
+    given = table[custom[0]].iloc[rows].str.strip()
+    empty = np.flatnonzero(given == "")
+    if empty.size:
+        raise InputError(
+            f"{path}: the custom name of {names[empty[0]]} is empty{_and_others(empty.size - 1)}"
+        )
+    twice = given[given.duplicated()].unique()
+    if len(twice):
+        raise InputError(
+            f"{path}: the custom name {twice[0]!r} is given to more than one volume"
+            f"{_and_others(len(twice) - 1)}"
+        )
+    return [str(name) for name in given]
+
+
+def read_latents(path: str | Path, *, n_rows: int, of: str = "volume") -> np.ndarray:
+    """Read latent coordinates, one row per volume or per particle.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npy``, ``.csv``, ``.txt`` or ``.pkl`` (of plain arrays), numbers only.
+    n_rows : int
+        Rows expected.
+    of : str
+        What a row stands for, for messages: ``"volume"`` or ``"particle"``.
+
+    Returns
+    -------
+    ndarray
+        float, ``row × latent dimension``.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, has another number of rows, or values not finite.
+    """
+    latents = read_z(path)
+    if len(latents) != n_rows:
+        raise InputError(
+            f"{path}: has {len(latents)} rows of latents, expected {n_rows}, one per {of}"
+        )
+    return latents
+
+
+def _read_csv(path: str | Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
+
+
+def _rows_by_name(keys: pd.Series, names: Sequence[str], *, path: str | Path) -> np.ndarray:
+    """Return, for each name, the row whose key is it, or a suffix of it, or has it as suffix."""
+    by_last: dict[str, list[tuple[int, str]]] = {}
+    for row, key in enumerate(keys):
+        plain = _MAP_ENDING.sub("", key.strip().replace("\\", "/"))
+        by_last.setdefault(plain.rsplit("/", 1)[-1], []).append((row, f"/{plain}"))
+    rows, problems = np.zeros(len(names), np.int64), []
+    for index, name in enumerate(names):
+        wanted = "/" + _MAP_ENDING.sub("", name)
+        candidates = by_last.get(wanted.rsplit("/", 1)[-1], [])
+        exact = [row for row, key in candidates if key == wanted]
+        found = exact or [
+            row for row, key in candidates if key.endswith(wanted) or wanted.endswith(key)
+        ]
+        if len(found) == 1:
+            rows[index] = found[0]
+        elif not found:
+            problems.append(f"{name} is missing")
+        else:
+            problems.append(f"{name} is there {len(found)} times")
+    if problems:
+        raise InputError(f"{path}: " + join_problems(problems, what="volumes do not fit", limit=5))
+    used, counts = np.unique(rows, return_counts=True)
+    if (counts > 1).any():
+        row = used[counts > 1][0]
+        twice = [names[index] for index in np.flatnonzero(rows == row)[:2]]
+        raise InputError(
+            f"{path}: {keys.iloc[row]} may be {twice[0]} or {twice[1]}; name the folder too"
+        )
+    return rows
+
+
+def _rows_by_number(keys: pd.Series, n_volumes: int, *, path: str | Path) -> np.ndarray:
+    numbers = pd.to_numeric(keys, errors="coerce").to_numpy(np.float64)
+    if not (numbers == np.round(numbers)).all():
+        raise InputError(f"{path}: the column volume holds something else than whole numbers")
+    rows = np.full(n_volumes, -1, np.int64)
+    for row, number in enumerate(numbers.astype(np.int64)):
+        if not 0 <= number < n_volumes:
+            raise InputError(
+                f"{path}: has volume {number}; volumes are numbered from 0 to {n_volumes - 1} in "
+                "the order of ingest (to go by file name, use a column name instead)"
+            )
+        if rows[number] >= 0:
+            raise InputError(f"{path}: volume {number} is there twice")
+        rows[number] = row
+    missing = np.flatnonzero(rows < 0)
+    if missing.size:
+        raise InputError(f"{path}: volume {missing[0]} is missing{_and_others(missing.size - 1)}")
+    return rows
+
+
+def _and_others(count: int) -> str:
+    return f" (and {count} more)" if count else ""

@@ -1,0 +1,203 @@
+"""The stage ``report``: figures, the page, the ChimeraX script and the notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from emhet_dask.analysis.mask import volume_threshold
+from emhet_dask.errors import need
+from emhet_dask.formats.mrc import read_header, read_volume
+from emhet_dask.report.chimerax import StateMap, write_chimerax
+from emhet_dask.report.counts import state_counts
+from emhet_dask.report.evidence import separation_evidence
+from emhet_dask.report.html import write_landscape_report
+from emhet_dask.report.notebook import write_notebook
+from emhet_dask.report.scatter import pc_pairs, pc_scatter, state_scatter
+from emhet_dask.report.slices import mask_slices, state_sheet
+from emhet_dask.report.spectrum import scree
+from emhet_dask.report.style import save
+from emhet_dask.report.tree import dendrogram
+from emhet_dask.workflows.stages.clusters import Clusters
+from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.states import States
+
+__all__ = ["report_stage"]
+
+_MOST_IN_CHIMERAX = 30
+
+
+class _Means(Sequence[np.ndarray]):
+    """Mean maps of the states, read from their files when asked for."""
+
+    def __init__(self, folder: Path, table: Any) -> None:
+        self._paths = [folder / name for name in table["mean_map"]]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, state: Any) -> Any:
+        if isinstance(state, slice):
+            return [self[number] for number in range(*state.indices(len(self)))]
+        return read_volume(read_header(self._paths[state]))
+
+
+def report_stage(
+    job: Job,
+    mask: xr.Dataset,
+    pca: xr.Dataset,
+    states: States,
+    clusters: Clusters,
+    *,
+    umap: bool,
+    seed: int,
+) -> None:
+    """Run the stage, or find it done.
+
+    Parameters
+    ----------
+    job : Job
+        With all other stages finished.
+    mask, pca : xarray.Dataset
+        Groups of the results.
+    states : States
+    clusters : Clusters
+    umap : bool
+        Draw a UMAP of the latents, or else of the components.
+    seed : int
+    """
+    if umap:
+        need("umap", extra="umap", purpose="--umap")
+
+    def build(workspace: Path) -> None:
+        means = _Means(job.results.path(), clusters.table)
+        figures = workspace / "figures"
+        figures.mkdir(exist_ok=True)
+        draw = _drawings(job, mask, pca, states, clusters, means)
+        if umap:
+            draw["umap"] = lambda: _umap(job, pca, clusters, seed)
+        with job.progress.task("figures", total=len(draw), unit="figures") as task:
+            for name, figure in draw.items():
+                save(figure(), figures / f"{name}.png")
+                task.update(1)
+        write_chimerax(
+            workspace / "open.cxc",
+            states=[
+                StateMap(
+                    number, clusters.table["mean_map"][number], volume_threshold(means[number])
+                )
+                for number in range(min(len(means), _MOST_IN_CHIMERAX))
+            ],
+            mask="mask.mrc",
+            series=[f"pcs/{path.name}" for path in sorted(job.results.path("pcs").iterdir())],
+            series_level=volume_threshold(means[0]),
+        )
+        write_notebook(workspace / "explore.ipynb", folder=job.results.path())
+        write_landscape_report(
+            workspace / "report.html", results=job.results.path(), figures=figures
+        )
+
+    job.results.stage(
+        "report",
+        parameters={"umap": umap},
+        after=("mask", "pca", "tree", "clusters"),
+        build=build,
+        replaceable=True,
+    )
+
+
+def _drawings(
+    job: Job,
+    mask: xr.Dataset,
+    pca: xr.Dataset,
+    states: States,
+    clusters: Clusters,
+    means: _Means,
+) -> dict[str, Callable[[], Figure]]:
+    """Return what draws each figure, in the order of the report."""
+    voxel_size = job.ensemble.voxel_size_angstrom
+    labels = clusters.dataset["cluster"].values
+    outlier = clusters.dataset["outlier"].values
+    scores = pca["scores"].values
+    ratios = pca["explained_variance_ratio"].values
+    evidence = clusters.evidence
+    inside = mask["mask"].values
+    shared = {"states": labels, "ratios": ratios, "outliers": outlier}
+    drawings: dict[str, Callable[[], Figure]] = {
+        "states": lambda: state_sheet(
+            means, states=clusters.table, voxel_size_angstrom=voxel_size, mask=inside
+        ),
+        "evidence": lambda: separation_evidence(
+            states.dataset,
+            n_clusters=evidence["n_clusters"],
+            separate_states=evidence["separate_states"],
+            reason=evidence["reason"],
+            automatic_n_clusters=evidence["automatic_n_clusters"],
+        ),
+        "counts": lambda: state_counts(clusters.table),
+        "pc1_pc2": lambda: pc_scatter(scores, **shared),
+        "pc_pairs": lambda: pc_pairs(scores, **shared),
+        "dendrogram": lambda: dendrogram(
+            states.tree.merges,
+            states=_of_leaves(states, labels),
+            cut_height=states.tree.cut_height(evidence["n_clusters"]),
+            names=job.ensemble.names if states.tree.exact else None,
+            height_label=f"distance between merged clusters ({states.tree.linkage})",
+        ),
+        "scree": lambda: scree(
+            ratios, n_signal=evidence["n_signal"], eigenvalues=pca["eigenvalues"].values
+        ),
+        "mask": lambda: mask_slices(
+            inside, mean_map=_overall_mean(clusters, means), voxel_size_angstrom=voxel_size
+        ),
+    }
+    latent = job.ensemble.dataset.get("latent")
+    if latent is not None and latent.shape[1] > 1:
+        drawings["latents"] = lambda: state_scatter(
+            latent.values[:, :2],
+            states=labels,
+            x_label="latent dimension 1",
+            y_label="latent dimension 2",
+            title="Latents, coloured by state",
+            outliers=outlier,
+        )
+    return drawings
+
+
+def _of_leaves(states: States, labels: np.ndarray) -> np.ndarray:
+    """Return the state of each leaf of the tree."""
+    found = np.zeros(states.tree.n_leaves, dtype=labels.dtype)
+    found[states.tree.leaf] = labels
+    return found
+
+
+def _overall_mean(clusters: Clusters, means: _Means) -> np.ndarray:
+    volumes = clusters.table["volumes"].to_numpy()
+    total = np.zeros(means[0].shape)
+    for state, count in enumerate(volumes):
+        total += count * means[state]
+    return np.asarray(total / volumes.sum(), dtype=np.float32)
+
+
+def _umap(job: Job, pca: xr.Dataset, clusters: Clusters, seed: int) -> Figure:
+    module = need("umap", extra="umap", purpose="--umap")
+    latent = job.ensemble.dataset.get("latent")
+    points = pca["scores"].values if latent is None else latent.values
+    neighbours = min(15, len(points) - 1)
+    embedded = module.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(
+        points
+    )
+    return state_scatter(
+        embedded,
+        states=clusters.dataset["cluster"].values,
+        x_label="UMAP 1",
+        y_label="UMAP 2",
+        title=f"UMAP of the {'components' if latent is None else 'latents'}, coloured by state",
+        outliers=clusters.dataset["outlier"].values,
+        ticks=False,
+    )

@@ -1,0 +1,180 @@
+"""Kill a run before each of its changes to the file system, and look at what it leaves.
+
+Run by test_results.py as ``python killed_runs.py FOLDER SCENARIO STRIDE``: in a process of its own,
+since it forks. Prints how many kills were survived; fails at the first that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from emhet_dask.runtime import lock
+from emhet_dask.runtime.record import read_run
+from emhet_dask.runtime.results import ResultsFolder
+
+ORDER = ("mask", "pca", "clusters", "report")
+BASE = {"pca": 20, "clusters": 2}
+SCENARIOS = {
+    "first": {"before": None, "now": BASE},
+    "recut": {"before": BASE, "now": {"pca": 20, "clusters": 3}},
+    "overwrite": {"before": BASE, "now": {"pca": 10, "clusters": 2}},
+}
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def command(out: Path, *, pca: int, clusters: int, overwrite: bool = False) -> list[str]:
+    """Run four stages whose files tell what they were made with; return the stages built."""
+    built: list[str] = []
+    upstream: list[str] = []
+
+    def stage(name: str, value: int, files: tuple[str, ...], **options: object) -> None:
+        upstream.append(f"{name}={value}")
+        text = " ".join(upstream)
+
+        def build(workspace: Path) -> None:
+            built.append(name)
+            for file in files:
+                write(workspace / file, text)
+
+        results.stage(name, parameters={"value": value}, build=build, **options)
+
+    with ResultsFolder.open(
+        out, command="test", inputs={"store": "abc"}, overwrite=overwrite
+    ) as results:
+        stage("mask", 1, ("mask.mrc", "results.zarr/mask/zarr.json", "results.zarr/mask/c/0"))
+        stage(
+            "pca",
+            pca,
+            ("results.zarr/pca/zarr.json", "pcs/pc1/a.mrc", f"pcs/pc1/only{pca}.mrc"),
+            after=("mask",),
+        )
+        stage(
+            "clusters",
+            clusters,
+            (f"clusters/only{clusters}.mrc", "clusters/labels.csv", "results.zarr/clusters/c"),
+            after=("pca",),
+            replaceable=True,
+            keep_as="clusters_{value}",
+        )
+        stage(
+            "report",
+            0,
+            ("report.html", "clusters/sheet.png"),
+            after=("clusters",),
+            replaceable=True,
+        )
+    return built
+
+
+def files_under(out: Path) -> dict[str, str]:
+    return {
+        path.relative_to(out).as_posix(): path.read_text()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+def check_record(out: Path) -> dict[str, str]:
+    """All that is recorded is there, whole, and made with what the record says; return the keys."""
+    if not (out / "run.json").exists():
+        return {}
+    stages = read_run(out).stages
+    for name, record in stages.items():
+        assert not record.missing(), (name, record.missing())
+        assert set(record.after) <= set(stages), (name, list(stages))
+        values = [f"{n}={stages[n].parameters['value']}" for n in ORDER if n in stages]
+        for file in record.files:
+            paths = [out / file] if not file.endswith("/") else list((out / file).rglob("*"))
+            for path in paths:
+                assert path.is_dir() or " ".join(values).startswith(path.read_text()), path
+    return {name: record.key for name, record in stages.items()}
+
+
+def die_before_event(number: int, out: Path) -> None:
+    """Kill this process, as SIGKILL would, before its so many-th change under the folder."""
+    seen = 0
+    inside = os.fspath(out)
+
+    def hook(event: str, args: tuple) -> None:
+        nonlocal seen
+        if event == "open":
+            changes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        else:
+            changes = event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+        if not changes or inside not in str(args[0]):
+            return
+        if seen == number:
+            os._exit(9)
+        seen += 1
+
+    sys.addaudithook(hook)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            traceback.print_exception(error)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fresh(out: Path, before: Path | None) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    if before is not None:
+        shutil.copytree(before, out)
+
+
+def main(folder: Path, scenario: str, stride: int) -> None:
+    # A killed process loses nothing that it has written, so that syncing would only take time.
+    os.fsync = lambda _: None
+    lock.SETTLE_SECONDS = lock.UNWRITTEN_SECONDS = 0.0
+    settings = SCENARIOS[scenario]
+    now = {**settings["now"], "overwrite": scenario == "overwrite"}
+    before = None
+    if settings["before"] is not None:
+        before = folder / "before"
+        command(before, **settings["before"])
+    undisturbed, out, log = folder / "undisturbed", folder / "out", folder / "log"
+    fresh(undisturbed, before)
+    command(undisturbed, **now)
+    expected_files, expected_keys = files_under(undisturbed), check_record(undisturbed)
+    killed = 0
+    while True:
+        fresh(out, before)
+
+        def disturbed(number: int = killed * stride) -> None:
+            die_before_event(number, out)
+            command(out, **now)
+
+        status = in_child(disturbed)
+        if status == 0:
+            break
+        assert status == 9, status
+        recorded = check_record(out)
+        assert in_child(lambda: log.write_text(json.dumps(command(out, **now)))) == 0
+        finished = {name for name, key in recorded.items() if key == expected_keys[name]}
+        redone = finished & set(json.loads(log.read_text()))
+        assert not redone, (killed, redone)
+        assert files_under(out) == expected_files, (killed, sorted(files_under(out)))
+        assert check_record(out) == expected_keys, killed
+        assert command(out, **now) == [], killed
+        killed += 1
+    print(killed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
