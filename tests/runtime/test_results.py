@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -40,48 +39,48 @@ class Folder:
 
         return build
 
-    def run(self, *, mask=1, pca=20, clusters=2, report="report", **options):
+    def run(self, *, mask=1, pca=20, clusters=2, **options):
         """Run mask → pca → clusters → report; return the names of the stages built."""
         self.built.clear()
-        with self.open(**options) as results:
-            results.stage(
-                "mask",
-                parameters={"threshold": mask},
-                build=self.builder("mask", {"mask.mrc": f"{mask}"}),
-            )
-            results.stage(
+        stages = (
+            ("mask", {"threshold": mask}, {"mask.mrc": f"{mask}"}, None),
+            (
                 "pca",
-                parameters={"n_components": pca},
-                after=["mask"],
-                build=self.builder(
-                    "pca", {"results.zarr/pca/c": f"{pca}", "pcs/pc1.mrc": f"{pca}"}
-                ),
-            )
-            results.stage(
+                {"n_components": pca},
+                {"results.zarr/pca/c": f"{pca}", "pcs/pc1.mrc": f"{pca}"},
+                None,
+            ),
+            (
                 "clusters",
-                parameters={"linkage": "ward"},
-                after=["pca"],
-                replaceable=True,
-                keep_as="clusters_{linkage}_{n_clusters}",
-                build=self.builder("clusters", {"clusters/labels.csv": "2"}, {"n_clusters": 2}),
-            ) if clusters == 2 else results.stage(
-                "clusters",
-                parameters={"linkage": "ward", "n": clusters},
-                after=["pca"],
-                replaceable=True,
-                keep_as="clusters_{linkage}_{n}",
-                build=self.builder("clusters", {"clusters/labels.csv": f"{clusters}"}),
-            )
-            results.stage(
-                "report",
-                parameters={},
-                after=["clusters"],
-                replaceable=True,
-                build=self.builder(
-                    "report", {"report.html": f"{clusters}", "explore.ipynb": report}
-                ),
-            )
+                {"linkage": "ward", "k": clusters},
+                {"clusters/labels.csv": f"{clusters}"},
+                {"n_clusters": clusters},
+            ),
+            ("report", {}, {"report.html": f"{clusters}", "explore.ipynb": "report"}, None),
+        )
+        with self.open(**options) as results:
+            after = ()
+            for name, parameters, files, facts in stages:
+                results.stage(
+                    name,
+                    parameters=parameters,
+                    after=after,
+                    build=self.builder(name, files, facts),
+                    replaceable=name in {"clusters", "report"},
+                    keep_as="clusters_{linkage}_{n_clusters}" if name == "clusters" else None,
+                )
+                after = (name,)
         return self.built[:]
+
+    def run_stages(self, *stages, **options):
+        """Run stages, each a name, parameters, and a builder; each after the one before."""
+        with self.open(**options) as results:
+            after = ()
+            for name, parameters, build in stages:
+                results.stage(
+                    name, parameters=parameters, after=after, build=build, replaceable=True
+                )
+                after = (name,)
 
     def files(self):
         return sorted(
@@ -231,11 +230,9 @@ def test_downstream_results_are_gone_as_soon_as_upstream_ones_differ(folder):
     def fail(workspace):
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), folder.open(overwrite=True) as results:
-        results.stage(
-            "mask", parameters={"threshold": 2}, build=folder.builder("mask", {"mask.mrc": "2"})
-        )
-        results.stage("pca", parameters={"n_components": 20}, after=["mask"], build=fail)
+    mask = ("mask", {"threshold": 2}, folder.builder("mask", {"mask.mrc": "2"}))
+    with pytest.raises(RuntimeError):
+        folder.run_stages(mask, ("pca", {"n_components": 20}, fail), overwrite=True)
     assert list(read_run(folder.path).stages) == ["mask"]
     assert folder.files() == ["mask.mrc", "results.zarr/zarr.json", "run.json"]
 
@@ -248,10 +245,9 @@ def test_an_error_while_replacing_leaves_the_earlier_version(folder):
         (workspace / "clusters" / "labels.csv").write_text("half")
         raise InputError("--n-clusters: more than volumes")
 
-    with pytest.raises(InputError), folder.open() as results:
-        results.stage("mask", parameters={"threshold": 1}, build=fail)
-        results.stage("pca", parameters={"n_components": 20}, after=["mask"], build=fail)
-        results.stage("clusters", parameters={"k": 9}, after=["pca"], replaceable=True, build=fail)
+    done = (("mask", {"threshold": 1}, fail), ("pca", {"n_components": 20}, fail))
+    with pytest.raises(InputError, match="more than volumes"):
+        folder.run_stages(*done, ("clusters", {"k": 9}, fail))
     assert folder.files() == FILES
     assert folder.run() == []
 
@@ -321,7 +317,7 @@ def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch, path, 
     Path("file").write_text("")
     with pytest.raises(InputError, match=said), ResultsFolder.open(path, command="x", inputs={}):
         pass
-    assert os.listdir() == ["file"]
+    assert list(Path().iterdir()) == [Path("file")]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', '{"schema": "x"}', "\udcff"])
@@ -373,9 +369,9 @@ def test_a_stage_cannot_come_after_what_has_not_been_done(folder):
 
 
 def test_two_stages_cannot_write_one_file(folder):
-    with pytest.raises(ValueError, match=r"b and a both write m\.mrc"), folder.open() as results:
-        results.stage("a", parameters={}, build=folder.builder("a", {"m.mrc": "a"}))
-        results.stage("b", parameters={}, build=folder.builder("b", {"m.mrc": "b"}))
+    stages = [(name, {}, folder.builder(name, {"m.mrc": name})) for name in "ab"]
+    with pytest.raises(ValueError, match=r"b and a both write m\.mrc"):
+        folder.run_stages(*stages)
     assert folder.text("m.mrc") == "a"
 
 
@@ -386,14 +382,9 @@ def test_a_full_disk_is_said_in_words_and_the_run_can_go_on(folder):
     def full(workspace):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with (
-        pytest.raises(EmhetError, match=r"pca: no space left for .*out; make some"),
-        folder.open() as results,
-    ):
-        results.stage(
-            "mask", parameters={"threshold": 1}, build=folder.builder("mask", {"mask.mrc": "1"})
-        )
-        results.stage("pca", parameters={}, after=["mask"], build=full)
+    mask = ("mask", {"threshold": 1}, folder.builder("mask", {"mask.mrc": "1"}))
+    with pytest.raises(EmhetError, match=r"pca: no space left for .*out; make some"):
+        folder.run_stages(mask, ("pca", {}, full))
     assert folder.run() == ["pca", "clusters", "report"]
 
 
@@ -523,5 +514,5 @@ with ResultsFolder.open({str(tmp_path / "out")!r}, command="x", inputs={{}}) as 
     with ResultsFolder.open(tmp_path / "out", command="x", inputs={}) as results:
         results.stage("mask", parameters={}, build=build)
     assert time.monotonic() - started < 20
-    assert sorted(os.listdir(tmp_path / "out")) == ["mask.mrc", "run.json"]
-    assert re.fullmatch("whole", (tmp_path / "out" / "mask.mrc").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mask.mrc", "run.json"]
+    assert (tmp_path / "out" / "mask.mrc").read_text() == "whole"

@@ -40,4 +40,4 @@ def matrix_stage(job: Job, mask: np.ndarray) -> None:
         if tasks:
             job.progress.compute(job.client, tasks, label="masked voxels")
 
-    job.results.stage("matrix", parameters={}, after=("mask",), build=build)
+    job.results.stage("matrix", parameters={}, after=("mask",), build=build, resumable=True)

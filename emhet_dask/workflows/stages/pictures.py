@@ -11,25 +11,28 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emhet_dask.analysis.mask import volume_threshold
+from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.errors import need
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.report.chimerax import StateMap, write_chimerax
 from emhet_dask.report.counts import state_counts
 from emhet_dask.report.evidence import separation_evidence
-from emhet_dask.report.html import write_landscape_report
-from emhet_dask.report.notebook import write_notebook
+from emhet_dask.report.notebook import landscape_cells, write_notebook
 from emhet_dask.report.scatter import pc_pairs, pc_scatter, state_scatter
-from emhet_dask.report.slices import mask_slices, state_sheet
+from emhet_dask.report.sheets import component_sheet, state_sheet
+from emhet_dask.report.slices import mask_slices
 from emhet_dask.report.spectrum import scree
 from emhet_dask.report.style import save
 from emhet_dask.report.tree import dendrogram
 from emhet_dask.workflows.stages.clusters import Clusters
 from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.page import write_page
 from emhet_dask.workflows.stages.states import States
 
 __all__ = ["report_stage"]
 
 _MOST_IN_CHIMERAX = 30
+_COMPONENTS_DRAWN = 5
 
 
 class _Means(Sequence[np.ndarray]):
@@ -96,11 +99,14 @@ def report_stage(
             mask="mask.mrc",
             series=[f"pcs/{path.name}" for path in sorted(job.results.path("pcs").iterdir())],
             series_level=volume_threshold(means[0]),
+            title=Path(job.ensemble.path or "array").name,
         )
-        write_notebook(workspace / "explore.ipynb", folder=job.results.path())
-        write_landscape_report(
-            workspace / "report.html", results=job.results.path(), figures=figures
+        source = job.ensemble.path or "an array in memory"
+        write_notebook(
+            workspace / "explore.ipynb",
+            landscape_cells(folder=job.results.path(), ensemble=source),
         )
+        write_page(workspace / "report.html", job=job, mask=mask, pca=pca, clusters=clusters)
 
     job.results.stage(
         "report",
@@ -140,6 +146,13 @@ def _drawings(
             automatic_n_clusters=evidence["automatic_n_clusters"],
         ),
         "counts": lambda: state_counts(clusters.table),
+        "components": lambda: component_sheet(
+            _component_maps(job, pca),
+            mean_map=_overall_mean(clusters, means),
+            voxel_size_angstrom=voxel_size,
+            ratios=ratios,
+            mask=inside,
+        ),
         "pc1_pc2": lambda: pc_scatter(scores, **shared),
         "pc_pairs": lambda: pc_pairs(scores, **shared),
         "dendrogram": lambda: dendrogram(
@@ -167,6 +180,17 @@ def _drawings(
             outliers=outlier,
         )
     return drawings
+
+
+def _component_maps(job: Job, pca: xr.Dataset) -> list[np.ndarray]:
+    """Return the first components as maps, 0 outside the mask."""
+    voxels = open_matrix(str(job.group("matrix")))["voxel_index"].values
+    maps = []
+    for component in pca["components"].values[:_COMPONENTS_DRAWN]:
+        flat = np.zeros(job.ensemble.box**3, dtype=np.float32)
+        flat[voxels] = component
+        maps.append(flat.reshape((job.ensemble.box,) * 3))
+    return maps
 
 
 def _of_leaves(states: States, labels: np.ndarray) -> np.ndarray:

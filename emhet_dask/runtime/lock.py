@@ -1,0 +1,209 @@
+"""One run at a time in a folder, on this machine or on any that shares the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from emhet_dask.errors import EmhetError, InputError
+
+__all__ = ["FolderLock"]
+
+NAME = ".lock"
+# A run on another machine shows that it is alive by counting on in its lock file. A pause may be a
+# long call that keeps Python from switching threads, or a slow network folder.
+BEAT_SECONDS = 15.0
+PATIENCE_SECONDS = 120.0
+POLL_SECONDS = 2.0
+# Between making the file and writing into it.
+UNWRITTEN_SECONDS = 1.0
+# Longer than anyone takes from looking at an abandoned lock to replacing it.
+SETTLE_SECONDS = 0.5
+
+
+class FolderLock:
+    """Exclusive use of a folder, kept in a file that tells who has it.
+
+    A lock whose process is gone is taken over: at once where that process ran on this machine,
+    otherwise when it has given no sign of life for two minutes.
+
+    Parameters
+    ----------
+    folder : Path
+        Must exist.
+    command : str
+        What the run does, for the message to others.
+    say : callable, optional
+        Told, in one sentence, when there is reason to wait.
+    """
+
+    def __init__(
+        self, folder: Path, *, command: str, say: Callable[[str], None] | None = None
+    ) -> None:
+        self._folder = folder
+        self._path = folder / NAME
+        self._say = say
+        self._owner: dict[str, Any] = {
+            "command": command,
+            "host": platform.node(),
+            "processes": _process_namespace(),
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "token": uuid.uuid4().hex,
+        }
+        self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises
+        ------
+        InputError
+            When another run has it.
+        """
+        while not self._create():
+            found = self._read()
+            if found is None:
+                continue  # given back just now
+            owner = _parsed(found)
+            if not owner and self._changes(found, UNWRITTEN_SECONDS):
+                continue
+            if owner and self._is_alive(owner, found):
+                raise InputError(self._taken(owner))
+            if self._take_over(found):
+                break
+        for left in self._folder.glob(f"{NAME}-*"):
+            left.unlink(missing_ok=True)
+        self._heart = threading.Thread(target=self._beat, name="emhet-lock", daemon=True)
+        self._heart.start()
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens where it is not ours."""
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._heart = None
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Make sure that nobody took the folder for abandoned and went on in it.
+
+        Raises
+        ------
+        EmhetError
+            When somebody did.
+        """
+        if not self._is_ours():
+            raise EmhetError(
+                f"{self._folder}: another run took over this folder, since this one gave no sign "
+                "of life for a while; nothing more is written"
+            )
+
+    def _create(self) -> bool:
+        try:
+            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self._text(0))
+        return True
+
+    def _text(self, beat: int) -> str:
+        # Of one length, so that overwriting in place leaves nothing behind.
+        return json.dumps({**self._owner, "beat": f"{beat:012d}"})
+
+    def _read(self) -> str | None:
+        try:
+            return self._path.read_text()
+        except FileNotFoundError:
+            return None
+
+    def _is_ours(self) -> bool:
+        return _parsed(self._read() or "").get("token") == self._owner["token"]
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._ended.wait(BEAT_SECONDS):
+            beat += 1
+            # A full disk or a network folder that is away for a moment is no reason to stop.
+            with suppress(OSError):
+                if not self._is_ours():
+                    return
+                with self._path.open("r+") as file:
+                    file.write(self._text(beat))
+
+    def _is_alive(self, owner: dict[str, Any], found: str) -> bool:
+        if (owner["host"], owner["processes"]) == (self._owner["host"], self._owner["processes"]):
+            with suppress(psutil.Error):
+                # Process numbers come round again; the time of birth tells them apart.
+                return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
+            return False
+        if self._say is not None:
+            self._say(
+                f"{self._folder}: a run on {owner['host']} had this folder; waiting up to "
+                f"{PATIENCE_SECONDS:.0f} s to see whether it is alive"
+            )
+        return self._changes(found, PATIENCE_SECONDS)
+
+    def _changes(self, found: str, seconds: float) -> bool:
+        """Tell whether somebody writes to the lock."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(POLL_SECONDS, left))
+            now = self._read()
+            if now is None:
+                return False
+            if now != found and _parsed(now):
+                return True
+        return False
+
+    def _take_over(self, found: str) -> bool:
+        """Put our own lock in the place of an abandoned one; False where another run was faster.
+
+        The file is replaced, never removed, so that nobody finds the folder free in between. Of
+        several that do so at once the last has it, and all look after a while who that is.
+        """
+        ours = self._path.with_name(f"{NAME}-{self._owner['token']}")
+        ours.write_text(self._text(0))
+        if self._read() != found:
+            ours.unlink(missing_ok=True)
+            return False
+        with suppress(FileNotFoundError):  # one that has won clears away what others left
+            ours.replace(self._path)
+        time.sleep(SETTLE_SECONDS)
+        return self._is_ours()
+
+    def _taken(self, owner: dict[str, Any]) -> str:
+        return (
+            f"{self._folder}: another run ({owner['command']}, process {owner['pid']} on "
+            f"{owner['host']}) is writing there; wait until it ends, or choose another -o"
+        )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    expected = {"host", "processes", "pid", "started", "token", "command"}
+    return found if isinstance(found, dict) and expected <= set(found) else {}
+
+
+def _process_namespace() -> str:
+    """Tell containers of one host name apart, whose process numbers mean different processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - not a path
+    except OSError:
+        return ""

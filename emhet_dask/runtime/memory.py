@@ -1,0 +1,105 @@
+"""How much memory a stage will take, said before it starts; a plan that cannot fit is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dask.utils import format_bytes
+from dask.utils import parse_bytes as dask_parse_bytes
+
+from emhet_dask.errors import InputError
+
+__all__ = ["Plan", "check_plan", "format_bytes", "parse_bytes"]
+
+# Less cannot hold a Python process with NumPy and Dask in it, so it is a slip: "4" for "4GB".
+SMALLEST_LIMIT = 100 * 10**6
+
+
+def parse_bytes(text: str | int, *, option: str = "--memory-limit") -> int:
+    """Turn an amount of memory such as ``"2GB"`` into bytes.
+
+    Parameters
+    ----------
+    text : str or int
+        A number with a unit (``"512MB"``, ``"1.5 GiB"``, ``"4g"``), or bytes.
+    option : str
+        What the value was given for, for the message.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    InputError
+        When it is not an amount, or less than any worker needs (100 MB).
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([kmgtp]?)(i?)b?\s*", str(text).lower())
+    if found is None:
+        raise InputError(f"{option}: got {text!r}, expected an amount of memory such as 4GB")
+    number, prefix, binary = found.groups()
+    amount = int(dask_parse_bytes(f"{number}{prefix}{binary}B"))
+    if amount < SMALLEST_LIMIT:
+        raise InputError(
+            f"{option}: got {text!r}, {amount:,} bytes; expected at least 100MB, such as 4GB"
+        )
+    return amount
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is going to do.
+
+    Attributes
+    ----------
+    stage : str
+    tasks : int
+        Tasks that go to the workers.
+    read_bytes, write_bytes : int
+        Bytes to and from files, before compression.
+    peak_bytes_per_worker : int
+        Most memory that one worker holds at a time, all its threads together.
+    remedy : str
+        The option that makes the peak smaller, as typed, e.g. ``"--n-components"``; may be empty.
+    """
+
+    stage: str
+    tasks: int
+    read_bytes: int
+    write_bytes: int
+    peak_bytes_per_worker: int
+    remedy: str = ""
+
+    def format(self) -> str:
+        """Return the plan as one line for people."""
+        return (
+            f"{self.stage}: {self.tasks:,} task{'s' * (self.tasks != 1)}, "
+            f"reads {format_bytes(self.read_bytes)}, writes {format_bytes(self.write_bytes)}, "
+            f"at most {format_bytes(self.peak_bytes_per_worker)} per worker"
+        )
+
+
+def check_plan(plan: Plan, limit_bytes: int) -> None:
+    """Refuse a plan that cannot fit.
+
+    Parameters
+    ----------
+    plan : Plan
+    limit_bytes : int
+        Memory of the smallest worker, see `emhet_dask.runtime.worker_memory_bytes`.
+
+    Raises
+    ------
+    InputError
+        When the peak of the plan is more than the limit; names the options that change either.
+    """
+    if plan.peak_bytes_per_worker <= limit_bytes:
+        return
+    smaller = f"use {plan.remedy} to need less, or " if plan.remedy else ""
+    raise InputError(
+        f"{plan.stage} needs {format_bytes(plan.peak_bytes_per_worker)} per worker, but a worker "
+        f"has {format_bytes(limit_bytes)}: {smaller}give workers more memory (--memory-limit, or "
+        f"fewer of them with --cluster local:N)"
+    )
