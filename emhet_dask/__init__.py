@@ -26,8 +26,10 @@ _HOMES = {
     "Ensemble": "emhet_dask.ensemble",
     "open_ensemble": "emhet_dask.ensemble",
     "from_array": "emhet_dask.ensemble",
-    "connect": "emhet_dask.runtime",
-    "pca": "emhet_dask.analysis",
+    "connect": "emhet_dask.runtime.clients",
+    "auto_mask": "emhet_dask.analysis.mask",
+    "choose_states": "emhet_dask.analysis.states",
+    "pca": "emhet_dask.analysis.pca",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605 - the table is the one list of names

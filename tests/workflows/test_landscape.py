@@ -1,7 +1,6 @@
 """Landscape: the files that scripts rely on, the right states, re-cuts, resuming, bad input."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -337,7 +336,9 @@ def test_export_gives_the_maps_back_a_folder_per_state(made, tmp_path, client):
         str(folder / "e.zarr"), output=str(tmp_path / "n"), volumes="3-5", cluster=client,
         quiet=True,
     )  # fmt: skip
-    assert sorted(os.listdir(tmp_path / "n")) == [f"vol_0000{n}.mrc" for n in (3, 4, 5)]
+    assert sorted(path.name for path in (tmp_path / "n").iterdir()) == [
+        f"vol_0000{n}.mrc" for n in (3, 4, 5)
+    ]
     with pytest.raises(InputError, match="--volumes: no volume 60"):
         emhet_dask.export(
             str(folder / "e.zarr"), output=str(tmp_path / "x"), volumes="60", quiet=True

@@ -133,7 +133,7 @@ def _drawings(
     ratios = pca["explained_variance_ratio"].values
     evidence = clusters.evidence
     inside = mask["mask"].values
-    shared = {"states": labels, "ratios": ratios, "outliers": outlier}
+    shared: dict[str, Any] = {"states": labels, "ratios": ratios, "outliers": outlier}
     drawings: dict[str, Callable[[], Figure]] = {
         "states": lambda: state_sheet(
             means, states=clusters.table, voxel_size_angstrom=voxel_size, mask=inside
@@ -159,7 +159,7 @@ def _drawings(
             states.tree.merges,
             states=_of_leaves(states, labels),
             cut_height=states.tree.cut_height(evidence["n_clusters"]),
-            names=job.ensemble.names if states.tree.exact else None,
+            names=job.ensemble.names.tolist() if states.tree.exact else None,
             height_label=f"distance between merged clusters ({states.tree.linkage})",
         ),
         "scree": lambda: scree(
