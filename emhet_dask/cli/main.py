@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         Status 0, 2 for what the user can mend, 130 when interrupted.
     """
+    # A terminated command ends like an interrupted one: what it holds is given back on the way.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         _build().main(args=arguments, prog_name="emhet", standalone_mode=False)
     except click.exceptions.Exit as finished:

@@ -147,6 +147,7 @@ def _start_processes(workers: int, limit: int | None, *, tls: bool) -> SpecClust
         "nthreads": 1,
         "memory_limit": limit or MEMORY_LIMIT // workers,
         "silence_logs": logging.CRITICAL,
+        "preload": "emhet_dask.runtime.worker",
     }
     environment = {
         **dask.config.get("distributed.nanny.pre-spawn-environ"),
@@ -218,6 +219,7 @@ def _client_at(spec: str, stack: ExitStack, *, tls: bool) -> Client:
             f"version understands ({error})"
         ) from error
     stack.enter_context(_quietly_closed(client))
+    stack.enter_context(client.as_current())
     return _with_workers(client, spec)
 
 
@@ -271,8 +273,9 @@ def _client_of(cluster: SpecCluster, stack: ExitStack, *, wait: bool = True) -> 
     stack.enter_context(_quietly_closed(cluster))
     client = Client(cluster)
     stack.enter_context(_quietly_closed(client))
+    stack.enter_context(client.as_current())
     # A failing task's traceback is raised where its result is asked for; once is enough.
-    stack.enter_context(_logging_at("distributed.worker", logging.CRITICAL))
+    stack.enter_context(_only_critical("distributed.worker"))
     # Jobs may wait in their queue for hours, and tasks can wait for them.
     return _with_workers(client, "local") if wait else client
 
@@ -293,19 +296,24 @@ def _quietly_closed(thing: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        with _logging_at("distributed", logging.CRITICAL), suppress(OSError, TimeoutError):
+        with (
+            # Dask gives the second a level of its own.
+            _only_critical("distributed", "distributed.client"),
+            suppress(OSError, TimeoutError),
+        ):
             thing.close()
 
 
 @contextmanager
-def _logging_at(name: str, level: int) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(level)
+def _only_critical(*names: str) -> Iterator[None]:
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @dataclass(frozen=True)

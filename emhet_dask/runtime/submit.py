@@ -45,7 +45,7 @@ def compute(
     futures = client.compute(lazy)
     with (
         _words_for_errors(label),
-        _cancelled_unless_done(client, futures),
+        _let_go(client, futures),
         _counted(client, futures, task),
     ):
         results = client.gather(futures)
@@ -75,7 +75,7 @@ def map_items(
             numbers[future] = number
             arrived.add(future)
 
-    with _words_for_errors(label), _cancelled_unless_done(client, numbers):
+    with _words_for_errors(label), _let_go(client, numbers):
         window = _window(client)
         send(window)
         for count, (future, results) in enumerate(arrived, start=1):
@@ -107,7 +107,7 @@ def _window(client: Client) -> int:
 
 
 @contextmanager
-def _cancelled_unless_done(client: Client, futures: Iterable[Future]) -> Iterator[None]:
+def _let_go(client: Client, futures: Iterable[Future]) -> Iterator[None]:
     """Leave no work behind when the block is left by an error, Ctrl-C, or by a reader who stops."""
     try:
         yield
@@ -117,6 +117,8 @@ def _cancelled_unless_done(client: Client, futures: Iterable[Future]) -> Iterato
             # A scheduler that is gone has no work left either.
             with suppress(OSError, RuntimeError, concurrent.futures.TimeoutError):
                 client.cancel(left)
+        for future in futures:  # an error's traceback may hold on to them
+            future.release()
 
 
 @contextmanager

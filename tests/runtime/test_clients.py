@@ -7,12 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import dask
 import psutil
 import pytest
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, get_client
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_info
@@ -47,7 +46,7 @@ def refusal(spec, **options):
 def test_local_is_this_process_with_a_thread_per_core():
     with connect() as client:
         have = resources(client)
-        assert (have.workers, have.threads) == (1, len(os.sched_getaffinity(0)))
+        assert (have.workers, have.threads) == (1, CPU_COUNT)
         assert have.threads == have.threads_per_worker
         assert have.memory_bytes_per_worker == worker_memory_bytes(client) == MEMORY_LIMIT
         assert client.submit(os.getpid).result() == os.getpid()
@@ -70,13 +69,9 @@ def test_blas_has_one_thread_while_connected_and_what_it_had_afterwards():
 def test_a_limit_for_threads_is_what_plans_keep_to_and_makes_nobody_spill_or_pause():
     with connect(memory_limit="150MB") as client:
         assert worker_memory_bytes(client) == 150 * 10**6
-
-        def held():
-            return [name for name in ("target", "spill", "pause")]
-
         block = client.submit(lambda: bytes(200 * 10**6), pure=False)
         assert len(block.result()) == 200 * 10**6  # more than the limit is held, and work goes on
-        assert client.submit(held).result()
+        assert client.submit(sum, [1, 2]).result() == 3
         worker = next(iter(client.scheduler_info(n_workers=-1)["workers"].values()))
         assert worker["metrics"]["spilled_bytes"]["disk"] == 0
         assert worker["status"] == "running"
@@ -105,24 +100,28 @@ def test_two_at_once_do_not_get_in_each_others_way():
 # --- processes ------------------------------------------------------------------------------------
 
 
+def without_dasks_own(environment):
+    return {name: value for name, value in environment.items() if "DASK" not in name}
+
+
 def test_processes_have_one_thread_a_share_of_the_memory_and_leave_nothing(capfd):
-    environment = dict(os.environ) | {"__DASK_PARENT_PID": str(os.getpid())}
+    environment = without_dasks_own(os.environ)
     with connect("local:2") as client:
         have = resources(client)
         assert (have.workers, have.threads, have.threads_per_worker) == (2, 2, 1)
         assert have.memory_bytes_per_worker == MEMORY_LIMIT // 2
-        workers = psutil.Process().children(recursive=True)
         assert listening() == {"127.0.0.1"}
 
         def facts():
-            import numpy as np  # noqa: F401, PLC0415
-            import threadpoolctl  # noqa: PLC0415
+            import numpy as np  # noqa: F401
+            import threadpoolctl
 
             blas = {p["num_threads"] for p in threadpoolctl.threadpool_info()}
             return os.getpid(), blas, os.environ["OMP_NUM_THREADS"]
 
         found = client.run(facts)
-        assert {pid for pid, _, _ in found.values()} <= {process.pid for process in workers}
+        workers = [psutil.Process(pid) for pid, _, _ in found.values()]
+        assert os.getpid() not in {process.pid for process in workers}
         assert all((blas, omp) == ({1}, "1") for _, blas, omp in found.values())
 
         def fail():
@@ -131,24 +130,23 @@ def test_processes_have_one_thread_a_share_of_the_memory_and_leave_nothing(capfd
         with pytest.raises(ValueError, match="no"):
             client.submit(fail).result()
     assert psutil.wait_procs(workers, timeout=10)[1] == []
-    assert dict(os.environ) | {"__DASK_PARENT_PID": str(os.getpid())} == environment
+    assert without_dasks_own(os.environ) == environment
     assert capfd.readouterr() == ("", "")
 
 
-def run_script(code, *, ready, signal_number, group=False):
-    """Run a script until it is ready, signal it; return its children that outlive it, and stderr."""
-    code = f"if __name__ == '__main__':\n    {code.strip().replace(chr(10), chr(10) + '    ')}"
-    script = Path(os.environ["PYTEST_SCRATCH"]) / "script.py"
-    script.write_text(code)
+def interrupted(folder, signal_number, *, group):
+    """Signal a script at work; return those of its children that outlive it, and its stderr."""
+    script = folder / "script.py"
+    script.write_text(LONG_WORK)
     with subprocess.Popen(
         [sys.executable, script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as run:
-        assert run.stdout.readline() == ready
+        assert run.stdout.readline() == b"ready\n"
         children = psutil.Process(run.pid).children(recursive=True)
-        assert children
+        assert len(children) >= 2
         (os.killpg if group else os.kill)(run.pid, signal_number)
         errors = run.stderr.read().decode()
     return psutil.wait_procs(children, timeout=30)[1], errors
@@ -158,28 +156,31 @@ LONG_WORK = """
 import time
 from emhet_dask.runtime.clients import connect
 from emhet_dask.runtime.progress import Progress
-with connect("local:2") as client:
-    client.submit(sum, [1]).result()
-    print("ready", flush=True)
-    list(Progress().map(client, time.sleep, [0.1] * 10_000, label="sleep"))
+
+def main():
+    with connect("local:2") as client:
+        client.submit(sum, [1]).result()
+        print("ready", flush=True)
+        list(Progress().map(client, time.sleep, [0.1] * 10_000, label="sleep"))
+
+if __name__ == "__main__":
+    main()
 """
 
 
 @pytest.mark.slow
-def test_workers_end_when_their_client_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_SCRATCH", os.fspath(tmp_path))
-    left, _ = run_script(LONG_WORK, ready=b"ready\n", signal_number=signal.SIGKILL)
+def test_workers_end_when_their_client_is_killed(tmp_path):
+    left, _ = interrupted(tmp_path, signal.SIGKILL, group=False)
     assert left == []
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_without_complaint(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_SCRATCH", os.fspath(tmp_path))
-    left, errors = run_script(LONG_WORK, ready=b"ready\n", signal_number=signal.SIGINT, group=True)
+def test_ctrl_c_ends_the_workers_without_complaint(tmp_path):
+    left, errors = interrupted(tmp_path, signal.SIGINT, group=True)
     assert left == []
-    assert errors.count("Traceback") == 1  # that of the KeyboardInterrupt
-    assert "CommClosedError" not in errors
-    assert "distributed" not in errors.split("Traceback")[0]
+    assert errors.count("Traceback") == 1, errors  # that of the KeyboardInterrupt
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not errors.partition("Traceback")[0].strip()
 
 
 @pytest.mark.slow
@@ -331,11 +332,3 @@ def test_connecting_makes_the_client_the_default_and_gives_the_former_back(runni
         with connect() as inner:
             assert get_client() is inner
         assert get_client() is outer
-
-
-def test_starting_and_ending_is_quick():
-    started = time.monotonic()
-    for _ in range(5):
-        with connect():
-            pass
-    assert time.monotonic() - started < 10  # a stuck close waits for more than that

@@ -159,6 +159,15 @@ def test_a_stage_returns_its_record_built_or_not(folder):
     assert second.path("m").read_text() == "x"
 
 
+def test_the_memory_of_workers_elsewhere_is_recorded_too(folder):
+    class Elsewhere:
+        def scheduler_info(self, n_workers):
+            return {"workers": {"a": {"metrics": {"memory": 7 * 10**9}}}}
+
+    folder.run(client=Elsewhere())
+    assert read_run(folder.path).stages["mask"].worker_peak_memory_bytes == 7 * 10**9
+
+
 def test_the_store_of_arrays_is_a_zarr_group(folder):
     folder.run()
     assert json.loads(folder.text("results.zarr/zarr.json")) == {
