@@ -7,13 +7,14 @@ clusters, whose tree is then built with their sizes.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import scipy.cluster.hierarchy as hierarchy
+from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_rand_score
 
@@ -162,7 +163,8 @@ def build_tree_from_distances(condensed: npt.ArrayLike, *, linkage: Linkage = "a
     """
     distances = np.asarray(condensed, dtype=np.float64)
     _check_linkage(linkage)
-    if distances.ndim != 1 or not hierarchy.is_valid_y(distances):
+    n = round(0.5 + (0.25 + 2.0 * distances.size) ** 0.5)
+    if distances.ndim != 1 or not distances.size or n * (n - 1) // 2 != distances.size:
         raise InputError(
             f"distances: found an array of shape {distances.shape}, need all n(n-1)/2 pairs"
         )
@@ -173,7 +175,7 @@ def build_tree_from_distances(condensed: npt.ArrayLike, *, linkage: Linkage = "a
 
 
 def renumber(labels: npt.ArrayLike) -> Labels:
-    """Number clusters from 0 by decreasing size; of equal sizes, the one that begins first.
+    """Renumber clusters from 0 by decreasing size; of equal sizes, the one that begins first.
 
     Parameters
     ----------
@@ -192,7 +194,7 @@ def renumber(labels: npt.ArrayLike) -> Labels:
 def cophenetic_correlation(
     tree: Tree, points: npt.ArrayLike, *, max_points: int = 2_000, seed: int = 0
 ) -> float:
-    """Correlation of the distances of pairs with the heights at which the tree joins them.
+    """Correlate the distances of pairs with the heights at which the tree joins them.
 
     Parameters
     ----------
@@ -216,10 +218,8 @@ def cophenetic_correlation(
     chosen = np.arange(n)
     if n > max_points:
         chosen = np.sort(np.random.default_rng(seed).choice(n, max_points, replace=False))
-    if points.ndim == 1:
-        distances = _pick_condensed(points, chosen, n)
-    else:
-        distances = pdist(points[chosen])
+    condensed = points.ndim == 1
+    distances = _pick_condensed(points, chosen, n) if condensed else pdist(points[chosen])
     heights = _joining_heights(tree, chosen)
     if np.ptp(distances) == 0 or np.ptp(heights) == 0:
         return float("nan")
@@ -235,7 +235,7 @@ def micro_cluster_agreement(
     n_micro: int = _N_MICRO,
     seed: int = 0,
 ) -> float:
-    """Adjusted Rand index between the cut of the micro-cluster tree and that of the exact one.
+    """Compare the cut of the micro-cluster tree with that of the exact one (adjusted Rand index).
 
     Both trees are built from the same volumes: all of them, or as many chosen at random as the
     exact tree may have, with micro-clusters of the same mean size as for all.
@@ -304,10 +304,9 @@ def _merge_distances(condensed: Array, linkage: Linkage) -> Array:
 
 def _fastcluster() -> Any:
     try:
-        import fastcluster
+        return importlib.import_module("fastcluster")
     except ImportError:
         return None
-    return fastcluster
 
 
 def _check_linkage(linkage: str) -> None:

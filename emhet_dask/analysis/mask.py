@@ -221,14 +221,12 @@ def select_voxels(
     least : int
         As many must; see `least_volumes`.
     speck_voxels : int
-        Connected pieces smaller than this are dropped, unless no larger one is there.
+        Connected pieces smaller than this are dropped.
     """
     chosen = above >= least
     labels, n_pieces = ndimage.label(chosen, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.reshape(-1), minlength=n_pieces + 1)
     sizes[0] = 0
-    if sizes.max(initial=0) < speck_voxels:
-        return chosen
     kept: NDArray[np.bool_] = (sizes >= speck_voxels)[labels]
     return kept
 
@@ -337,4 +335,4 @@ def _sampled_levels(volumes: da.Array) -> da.Array:
 
 
 def _whole_volumes(volumes: da.Array) -> da.Array:
-    return volumes.rechunk({1: -1, 2: -1, 3: -1})
+    return volumes.rechunk({1: -1, 2: -1, 3: -1}, method="tasks")

@@ -27,7 +27,7 @@ def micro_clusters(points: Array, *, n_clusters: int, seed: int) -> Labels:
     centre = kmeans_plusplus(points, n_clusters, random_state=seed, n_local_trials=1)[0]
     owner = cKDTree(centre).query(points)[1]
     for _ in range(_LLOYD_STEPS):
-        used, owner = np.unique(owner, return_inverse=True)
+        owner = np.unique(owner, return_inverse=True)[1]
         size = np.bincount(owner)
         centre = np.stack([np.bincount(owner, c) for c in points.T], axis=1) / size[:, None]
         owner = cKDTree(centre).query(points)[1]

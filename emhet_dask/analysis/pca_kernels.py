@@ -206,7 +206,7 @@ def band_moments(
     faulty = clear_faulty_rows(rows)
     mean = centre(rows, weights[span])
     rows *= np.sqrt(weights[span]).astype(np.float32)[:, None]
-    squares = float(np.sum(np.einsum("ij,ij->i", rows, rows), dtype=np.float64))
+    squares = float(_row_squares(rows).sum())
     start = _random_signs(span, n_vectors, seed) @ rows
     return Moments(
         float(weights[span].sum()),
@@ -281,8 +281,8 @@ def project(
     scores, squares = [], []
     for _, rows in _centred_pieces(band, span, mean, inverse_scale):
         scores.append(rows @ components.T)
-        squares.append(np.einsum("ij,ij->i", rows, rows))
-    return Projection(np.concatenate(scores), np.concatenate(squares).astype(np.float64))
+        squares.append(_row_squares(rows))
+    return Projection(np.concatenate(scores), np.concatenate(squares))
 
 
 def sum_parts(parts: list[NDArray[Any]]) -> Float64:
@@ -329,7 +329,7 @@ def sketch_band(
         faulty = clear_faulty_rows(rows)
         mean = centre(rows, weights[piece])
         rows *= np.sqrt(weights[piece]).astype(np.float32)[:, None]
-        squares = float(np.sum(np.einsum("ij,ij->i", rows, rows), dtype=np.float64))
+        squares = float(_row_squares(rows).sum())
         weight = float(weights[piece].sum())
         one = Sketch(weight, mean, squares, rows, 0.0, _numbers(faulty, piece))
         sketch = merge_sketches([one] if sketch is None else [sketch, one], rank=rank)
@@ -387,6 +387,11 @@ def _centred_pieces(
             rows *= inverse_scale[piece].astype(np.float32)[:, None]
         rows -= mean
         yield piece, rows
+
+
+def _row_squares(rows: Float32) -> Float64:
+    """Squared length of each row; not by einsum, whose last bits depend on where rows lie."""
+    return np.asarray(np.square(rows).sum(axis=1, dtype=np.float64))
 
 
 def _merge_means(

@@ -27,10 +27,11 @@ SLICES = float(np.sqrt(12.0))
 # Calibrated on continua of many shapes and sizes (lines, bent and folded curves with and without
 # noise, sheets, balls, Gaussian, heavy-tailed and exponential clouds of 20 to 1,000 points).
 _CRITICAL = 4.0
-_SMALL_SAMPLE = 20.0
+_SMALL_SAMPLE = 8.0
 _PRIOR_DOF = 6.0
-_PRIOR_DOF_NOISE = 12.0
+_PRIOR_DOF_NOISE = 20.0
 _ISOTROPIC = 1.4
+_TOUCHING_NOISE = 0.75
 _NEIGHBOURS = 8
 
 
@@ -63,14 +64,18 @@ class Scatter:
     ----------
     variance : float
         Per dimension, pooled over all groups.
-    dof : float
-        How many degrees of freedom that knowledge is worth beside a group's own members. More
-        where members scatter alike in all directions, as noise does, and the slices of a
-        continuum do not.
+    is_noise : bool
+        Whether members scatter alike in all directions, as noise does. The slices of a continuum
+        are thick along it and thin across.
     """
 
     variance: float
-    dof: float
+    is_noise: bool
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom that this is worth beside a group's own members."""
+        return _PRIOR_DOF_NOISE if self.is_noise else _PRIOR_DOF
 
 
 def critical_separation(dof: float) -> float:
@@ -138,7 +143,8 @@ def merge_touching(points: Array, labels: Labels) -> tuple[Labels, dict[tuple[in
     queue = [(gap.strength, pair) for pair, gap in weakest.items()]
     heapq.heapify(queue)
     name = len(groups)
-    while queue and queue[0][0] < 1.0:
+    touching = _TOUCHING_NOISE if scatter.is_noise else 1.0
+    while queue and queue[0][0] < touching:
         _, (i, j) = heapq.heappop(queue)
         if i not in groups or j not in groups:
             continue
@@ -151,7 +157,9 @@ def merge_touching(points: Array, labels: Labels) -> tuple[Labels, dict[tuple[in
         for other in near[name]:
             parts = [weakest.pop(p) for k in (i, j) if (p := _pair(k, other)) in weakest]
             whole = _gap(merged, groups[other], scatter)
-            weakest[other, name] = min([whole, *parts], key=lambda gap: gap.strength)
+            weakest[other, name] = min(
+                parts if scatter.is_noise else [whole, *parts], key=lambda gap: gap.strength
+            )
             near[other] = (near[other] - {i, j}) | {name}
             heapq.heappush(queue, (weakest[other, name].strength, (other, name)))
         name += 1
@@ -188,7 +196,9 @@ def _neighbours(groups: list[_Group]) -> list[tuple[int, int]]:
         return []
     centres = np.stack([group.centre for group in groups])
     nearest = cKDTree(centres).query(centres, min(_NEIGHBOURS + 1, len(groups)))[1]
-    return sorted({_pair(i, int(j)) for i, row in enumerate(nearest) for j in row if i != j})
+    return sorted(
+        {_pair(i, int(j)) for i, row in enumerate(np.atleast_2d(nearest)) for j in row if i != j}
+    )
 
 
 def _scatter(groups: list[_Group], pairs: list[tuple[int, int]]) -> Scatter:
@@ -205,7 +215,7 @@ def _scatter(groups: list[_Group], pairs: list[tuple[int, int]]) -> Scatter:
                     along += float(np.sum((positions - positions.mean()) ** 2))
                     along_dof += len(positions) - 1
     isotropic = along_dof > 0 and along / along_dof < _ISOTROPIC * variance
-    return Scatter(variance, _PRIOR_DOF_NOISE if isotropic else _PRIOR_DOF)
+    return Scatter(variance, isotropic)
 
 
 def _gap(a: _Group, b: _Group, scatter: Scatter) -> Gap:
@@ -240,7 +250,7 @@ def _positions(a: _Group, b: _Group) -> Iterator[Array]:
 
 
 def _gap_of_single(a: _Group, b: _Group, variance: float) -> tuple[float, float]:
-    """Distance without what noise adds to it in all other dimensions, and squares along the line."""
+    """Measure distance, less what noise adds in the other dimensions, and squares on the line."""
     line = a.centre - b.centre
     squared = float(line @ line)
     noise = (len(line) - 1) * variance * (1.0 / a.size + 1.0 / b.size)

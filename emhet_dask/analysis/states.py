@@ -302,7 +302,7 @@ def _likeliest_cut(tree: Tree, points: Array, *, limit: int) -> int:
 
 
 def _merge_statistics(tree: Tree, points: Array) -> tuple[Array, Array]:
-    """What each merge adds to the sum of squares within clusters and to the sum of n log(n / N).
+    """Return what each merge adds to the squares within clusters and to the sum of n log(n / N).
 
     The first value is that of the leaves, before any merge.
     """
@@ -350,7 +350,7 @@ def _judge(
         owner[owner == j] = i
     n = len(points)
     if not holding or n_signal == 0:
-        return _Verdict(False, n, n_signal, None, None)
+        return _Verdict(separate=False, n_volumes=n, n_signal=n_signal, typical=None, widest=None)
     typical, widest = holding[len(holding) // 2], holding[-1]
     separate = n >= _FEWEST and widest.strength > _needed(n)
     return _Verdict(separate, n, n_signal, typical, widest)

@@ -16,10 +16,11 @@ from emhet_dask.report.slices import mask_slices
 from emhet_dask.report.spectrum import scree
 from emhet_dask.report.style import save, to_png
 from emhet_dask.report.tree import dendrogram
-from emhet_dask.report.verdict import headline, verdict_warnings
+from emhet_dask.report.verdict import Remark, headline, verdict_warnings
 
 __all__ = [
     "Picture",
+    "Remark",
     "Section",
     "StateMap",
     "component_sheet",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emhet_dask.report.palette import state_colour
-from emhet_dask.report.style import state_name
 
 __all__ = ["StateMap", "write_chimerax"]
 
@@ -43,7 +42,9 @@ def write_chimerax(
     mask: str | None = None,
     series: Sequence[str] = (),
     series_level: float | None = None,
+    noun: str = "state",
     title: str = "",
+    most: int = 40,
 ) -> None:
     """Write a ChimeraX command script.
 
@@ -59,30 +60,37 @@ def write_chimerax(
         them is written as comments.
     series_level : float, optional
         Density at which these are drawn.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     title : str
         What the states are of, for the first line.
+    most : int
+        Of more states the others are written as comments: a laptop holds some dozens of maps.
     """
-    n = len(states)
+    opened, others = states[:most], states[most:]
+    n = len(opened)
     lines = [
-        f"# States of {_plain(title) or 'this folder'}, for UCSF ChimeraX.",
-        "# Open it in an empty session: models are numbered from 1.",
+        f"# {_plain(noun).capitalize()}s of {_plain(title) or 'this folder'}, for UCSF ChimeraX.",
+        "# Open it in an empty session: models are numbered from 1, in this order.",
         "",
     ]
-    for model, state in enumerate(states, start=1):
+    for model, state in enumerate(opened, start=1):
         lines += [
-            f'open {_quoted(state.file)} id {model} name "{state_name(state.state)}"',
+            _open(state, noun),
             f"volume #{model} style surface step 1 level {state.level:.6g} "
             f"color {state_colour(state.state)}",
         ]
     if mask is not None:
         lines += [
-            f'open {_quoted(mask)} id {n + 1} name "mask"',
+            f'open {_quoted(mask)} name "mask"',
             f"volume #{n + 1} style surface step 1 level 0.5 color #999999",
             f"transparency #{n + 1} 80",
         ]
     if n > 1:
-        lines += ["", "# One state at a time; the slider below goes through them.", _hide(2, n)]
+        lines += ["", "# One at a time; the slider below goes through them.", _hide(2, n)]
     lines += ["", "lighting soft", "set bgColor white", "view"]
+    if others:
+        lines += ["", "# The others:", *(f"# {_open(state, noun)}" for state in others)]
     if n > 1:
         lines += ["", "# All side by side:", f"# show #1-{n} models", f"# tile #1-{n}"]
     if mask is not None:
@@ -93,6 +101,10 @@ def write_chimerax(
         # Last, because it needs the graphical interface, and an error would end the script.
         lines += ["", f"mseries slider #1-{n}"]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+def _open(state: StateMap, noun: str) -> str:
+    return f'open {_quoted(state.file)} name "{_plain(noun)} {state.state}"'
 
 
 def _series(folder: str, level: float | None) -> list[str]:

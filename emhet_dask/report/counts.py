@@ -20,13 +20,15 @@ _MOST_NUMBERS = 32
 
 
 @styled
-def state_counts(states: pd.DataFrame) -> Figure:
+def state_counts(states: pd.DataFrame, *, noun: str = "state") -> Figure:
     """Draw the volumes and, where known, the particles of each state.
 
     Parameters
     ----------
     states : DataFrame
         A row per state: ``cluster``, ``volumes``, and ``particles`` where known.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     """
     quantities = ["volumes"]
     if "particles" in states and states["particles"].notna().any():
@@ -34,8 +36,8 @@ def state_counts(states: pd.DataFrame) -> Figure:
     totals = [counted(states[name].sum(), name[:-1]) for name in quantities]
     figure = new_figure(
         width_inches=10.6,
-        height_inches=0.5 + 2.15 * len(quantities) + 0.45,
-        title=f"{counted(len(states), 'state')}: {' and '.join(totals)}",
+        height_inches=0.5 + 2.15 * len(quantities) + 0.2,
+        title=f"{counted(len(states), noun)}: {' and '.join(totals)}",
     )
     for row, name in enumerate(quantities):
         axes = panel(
@@ -48,7 +50,7 @@ def state_counts(states: pd.DataFrame) -> Figure:
         _draw_bars(axes, states["cluster"].to_numpy(), states[name].to_numpy(dtype=float))
         axes.set_ylabel(name)
         if row == len(quantities) - 1:
-            axes.set_xlabel("state")
+            axes.set_xlabel(noun)
     return figure
 
 
@@ -59,9 +61,9 @@ def _draw_bars(axes: Axes, numbers: npt.NDArray[Any], counts: npt.NDArray[np.flo
     axes.set_xlim(numbers.min() - pad, numbers.max() + pad)
     axes.set_ylim(0, 1.12 * max(float(np.nanmax(counts)), 1.0))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     if len(numbers) > _MOST_NUMBERS:
-        axes.xaxis.set_major_locator(MaxNLocator(16, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, steps=[1, 2, 5, 10]))
         return
     axes.set_xticks(numbers)
     small = 7.0 if len(numbers) <= 20 else 5.5

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from emhet_dask.report.style import ACCENT, INK, MUTED, WARNING, counted, new_figure, panel, styled
 
@@ -39,7 +39,8 @@ def separation_evidence(
         Over candidate numbers of clusters (``n_clusters``): ``separation`` of the least separate
         pair of neighbours, in units of their own spread; ``critical_separation``, which pieces of
         a continuum hardly reach; ``separate_fraction`` of the volumes in clusters apart from all
-        others, 0 to 1. The attribute ``slices_of_continuum``, where present, is what slices of an
+        others, 0 to 1; ``convincing_separation``, where present, which the widest gap must pass.
+        The attribute ``slices_of_continuum``, where present, is what slices of an
         even continuum have on average.
     n_clusters : int
         Number of clusters that the results have.
@@ -50,9 +51,9 @@ def separation_evidence(
     automatic_n_clusters : int, optional
         The number that the data suggest, where the user asked for another.
     """
-    words = textwrap.wrap(reason, 128)
+    words = textwrap.wrap(reason, 160)
     top = 0.58 + 0.16 * len(words)
-    figure = new_figure(width_inches=10.6, height_inches=top + _HEIGHT + 0.75)
+    figure = new_figure(width_inches=10.6, height_inches=top + _HEIGHT + 0.85)
     _write_verdict(figure, words, separate_states=separate_states)
     # Candidates for which no pair of clusters could be measured have no place on the axis.
     known = evidence.isel(n_clusters=np.isfinite(evidence["separation"].values))
@@ -82,7 +83,7 @@ def separation_evidence(
     right.set_ylabel("volumes in clusters apart from all others")
     for axes in (left, right):
         axes.set_xlabel("number of clusters")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     return figure
 
 
@@ -114,16 +115,25 @@ def _draw_separation(axes: Axes, evidence: xr.Dataset) -> None:
         marker="o",
         markersize=3,
         linewidth=1,
-        label="closest two clusters of these volumes",
+        label="closest two clusters",
     )
     axes.plot(
         number,
         critical,
         color=MUTED,
         linewidth=1,
-        label="pieces of a continuum are below this, but for rare accidents",
+        label="pieces of a continuum hardly reach this",
     )
-    axes.fill_between(number, 0, critical, color=_BELOW, linewidth=0, zorder=0)
+    if "convincing_separation" in evidence:
+        axes.plot(
+            number,
+            evidence["convincing_separation"].values,
+            color=MUTED,
+            linewidth=0.8,
+            linestyle=(0, (4, 2)),
+            label="one gap above this convinces",
+        )
+    axes.fill_between(number, 1e-3, critical, color=_BELOW, linewidth=0, zorder=0)
     slices = evidence.attrs.get("slices_of_continuum")
     if slices is not None:
         axes.axhline(
@@ -131,11 +141,22 @@ def _draw_separation(axes: Axes, evidence: xr.Dataset) -> None:
             color=MUTED,
             linewidth=0.8,
             linestyle=(0, (1, 2)),
-            label="slices of an even continuum, on average",
+            label="slices of an even continuum",
         )
-    # Room above for the three lines of the legend.
-    axes.set_ylim(0, 1.45 * float(np.nanmax([*separation, *critical])))
-    axes.legend(loc="upper right", borderaxespad=0.1, handlelength=1.6)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    low, high = np.nanmin([*separation, *critical]), np.nanmax([*separation, *critical])
+    # Room above for the names of the marks.
+    axes.set_ylim(min(1.0, 0.8 * low), 2.0 * high)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.03, -0.16),
+        ncols=4,
+        handlelength=1.6,
+        columnspacing=1.6,
+    )
 
 
 def _mark(axes: Axes, n_clusters: int, automatic: int | None, *, named: bool) -> None:
@@ -147,12 +168,15 @@ def _mark(axes: Axes, n_clusters: int, automatic: int | None, *, named: bool) ->
     for row, (number, words, colour) in enumerate(marks):
         axes.axvline(number, color=colour, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         if named:
+            low, high = axes.get_xlim()
+            beyond = number > 0.6 * (low + high)
             axes.annotate(
                 f"{counted(number, 'cluster')}: {words}",
-                (number, 0.02 + 0.07 * row),
+                (number, 0.95 - 0.07 * row),
                 xycoords=axes.get_xaxis_transform(),
-                xytext=(4, 0),
+                xytext=(-4 if beyond else 4, 0),
                 textcoords="offset points",
+                ha="right" if beyond else "left",
                 fontsize=7.5,
                 color=colour,
             )

@@ -16,12 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emhet_dask.report.palette import state_colour
 from emhet_dask.report.style import DPI
+from emhet_dask.report.verdict import Remark
 
 __all__ = ["Picture", "Section", "states_table", "write_report"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CSS_PIXELS_PER_INCH = 96
+_COLOURED = ("State", "Cluster")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Section:
         Paragraphs, with an empty line between them.
     pictures : sequence of Picture
     table : DataFrame, optional
-        Its columns are headed as they are named; ``State`` is drawn with the colours of the states.
+        Its columns are headed as they are named; ``State`` or ``Cluster`` gets the colours of the
+        figures.
     """
 
     title: str
@@ -71,7 +74,7 @@ def write_report(
     reason: str = "",
     summary: Sequence[tuple[str, object]] = (),
     sections: Sequence[Section] = (),
-    warnings: Sequence[str] = (),
+    warnings: Sequence[Remark] = (),
     provenance: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
     """Write the report.
@@ -89,8 +92,8 @@ def write_report(
     summary : sequence of (label, value)
         The figures that matter, below the headline.
     sections : sequence of Section
-    warnings : sequence of str
-        What the reader must know before anything else.
+    warnings : sequence of Remark
+        What the reader must know before anything else; serious ones stand out.
     provenance : mapping of heading to mapping of name to value
         Parameters, versions, seconds and the like, for the end of the report.
 
@@ -131,16 +134,18 @@ def write_report(
     Path(path).write_text(html, encoding="utf-8", newline="\n")
 
 
-def states_table(states: pd.DataFrame) -> pd.DataFrame:
+def states_table(states: pd.DataFrame, *, noun: str = "state") -> pd.DataFrame:
     """Return the table of the states as the report shows it.
 
     Parameters
     ----------
     states : DataFrame
         As in ``clusters/states.csv``: ``cluster``, ``volumes``, and where known ``particles``,
-        ``fraction``, ``outliers``, ``medoid_name``, ``mean_map``, ``std_map``.
+        ``fraction``, ``outliers``, ``medoid_name``, ``mean_map``.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     """
-    shown = pd.DataFrame({"State": states["cluster"]})
+    shown = pd.DataFrame({noun.capitalize(): states["cluster"]})
     for name, heading in (
         ("volumes", "Volumes"),
         ("particles", "Particles"),
@@ -148,7 +153,6 @@ def states_table(states: pd.DataFrame) -> pd.DataFrame:
         ("outliers", "Outliers"),
         ("medoid_name", "Volume in the middle"),
         ("mean_map", "Mean map"),
-        ("std_map", "Standard deviation map"),
     ):
         if name in states:
             shown[heading] = states[name]
@@ -175,16 +179,14 @@ def _picture(picture: Picture) -> dict[str, Any]:
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
+    numbers = [_is_number(table[name]) for name in table.columns]
+    coloured = [name in _COLOURED for name in table.columns]
     return {
-        "heads": [(str(name), _is_number(table[name])) for name in table.columns],
+        "heads": [(str(name), number) for name, number in zip(table.columns, numbers, strict=True)],
         "rows": [
             [
-                (
-                    _text(value),
-                    _is_number(table[name]),
-                    state_colour(int(value)) if name == "State" else None,
-                )
-                for name, value in zip(table.columns, row, strict=True)
+                (_text(value), number, state_colour(int(value)) if colour else None)
+                for value, number, colour in zip(row, numbers, coloured, strict=True)
             ]
             for row in table.itertuples(index=False, name=None)
         ],
@@ -192,6 +194,8 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _is_number(column: pd.Series[Any]) -> bool:
+    if column.name in _COLOURED:  # a name, beside its colour
+        return False
     return bool(pd.api.types.is_numeric_dtype(column)) or column.name == "Share"
 
 

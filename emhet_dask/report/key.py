@@ -72,6 +72,7 @@ def draw_key(
     *,
     sizes: npt.ArrayLike,
     thing: str,
+    noun: str = "state",
     n_outliers: int = 0,
     n_without: int = 0,
 ) -> None:
@@ -86,6 +87,8 @@ def draw_key(
         Members of each state.
     thing : str
         What the members are, such as ``"volumes"``.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     n_outliers, n_without : int
         Members marked as outliers, and members of no state; each has an entry where above 0.
     """
@@ -97,17 +100,17 @@ def draw_key(
     axes.set_label("key")
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    words = "state {} ({:,})" if layout.n_columns == 1 else "{} ({:,})"
+    words = f"{noun} {{}} ({{:,}})" if layout.n_columns == 1 else "{} ({:,})"
     entries = [words.format(state, int(sizes[state])) for state in shown]
     places = [_place(k, layout) for k in range(len(entries) + 2)]
-    axes.text(0, _ROW_INCHES / 2, f"state ({thing})", color=MUTED, fontsize=7.5, va="center")
+    axes.text(0, _ROW_INCHES / 2, f"{noun} ({thing})", color=MUTED, fontsize=7.5, va="center")
     for (x, y), text in zip(places, entries, strict=False):
         axes.text(x + 0.14, y, text, fontsize=7.5, va="center")
     _draw_marks(axes, shown, places)
     extra = len(entries)
     for number, text, fill, edge in (
         (n_outliers, "outlier", "none", "black"),
-        (n_without, "no state", NO_STATE, "none"),
+        (n_without, f"no {noun}", NO_STATE, "none"),
     ):
         if number:
             x, y = places[extra]
@@ -115,7 +118,7 @@ def draw_key(
             axes.text(x + 0.14, y, f"{text} ({number:,})", fontsize=7.5, va="center")
             extra += 1
     if len(shown) < len(sizes):
-        rest = f"and {len(sizes) - len(shown)} smaller states"
+        rest = f"and {len(sizes) - len(shown)} smaller {noun}s"
         y = (layout.n_rows + 1.5) * _ROW_INCHES
         axes.text(0, y, rest, color=MUTED, fontsize=7.5, va="center")
 

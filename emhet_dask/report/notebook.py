@@ -40,6 +40,7 @@ state = clusters["cluster"].values
 outlier = clusters["outlier"].values
 scores = pca["scores"].values
 ratios = pca["explained_variance_ratio"].values
+noun = "state" if evidence["separate_states"] else "cluster"
 print(evidence["reason"])
 states"""
 
@@ -57,8 +58,15 @@ means = [read_volume(read_header(OUT / file)) for file in states["mean_map"]]
 voxel_size = read_header(OUT / "mask.mrc").voxel_size_angstrom or 1.0
 mean_map = np.average(means, axis=0, weights=states["fraction"])
 report.state_sheet(
-    means, states=states, voxel_size_angstrom=voxel_size, mask=mask["mask"].values
+    means,
+    states=states,
+    voxel_size_angstrom=voxel_size,
+    mask=mask["mask"].values,
+    noun=noun,
 )"""
+
+_SCATTER = """\
+report.{function}(scores, states=state, ratios=ratios, outliers=outlier, noun=noun)"""
 
 _MASK = """\
 report.mask_slices(mask["mask"].values, mean_map=mean_map, voxel_size_angstrom=voxel_size)"""
@@ -86,16 +94,17 @@ report.dendrogram(
     states=state[first_of_leaf],
     sizes=np.bincount(leaf),
     names=volumes["name"].tolist() if len(first_of_leaf) == len(volumes) else None,
+    noun=noun,
 )"""
 
 _OWN = """\
 # For instance: what tells two states apart, and who is in one of them.
 one, other = 0, min(1, len(states) - 1)
 members = volumes.loc[volumes["cluster"] == one, "name"]
-print(f"state {one}: {', '.join(members[:10])}")
+print(f"{noun} {one}: {', '.join(members[:10])}")
 figure = report.slice_sheet(
     [means[one], means[other], means[other] - means[one]],
-    titles=[f"state {one}", f"state {other}", "difference"],
+    titles=[f"{noun} {one}", f"{noun} {other}", "difference"],
     voxel_size_angstrom=voxel_size,
     mask=mask["mask"].values,
 )
@@ -135,13 +144,13 @@ def landscape_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
         ("markdown", "## Are there separate states?"),
         ("code", _EVIDENCE),
         ("markdown", "## States"),
-        ("code", "report.state_counts(states)"),
+        ("code", "report.state_counts(states, noun=noun)"),
         ("code", _MEANS),
         ("code", _TREE),
         ("markdown", "## Principal components"),
         ("code", 'report.scree(ratios, n_signal=evidence["n_signal"])'),
-        ("code", "report.pc_scatter(scores, states=state, ratios=ratios, outliers=outlier)"),
-        ("code", "report.pc_pairs(scores, states=state, ratios=ratios, outliers=outlier)"),
+        ("code", _SCATTER.format(function="pc_scatter")),
+        ("code", _SCATTER.format(function="pc_pairs")),
         ("code", _COMPONENTS),
         ("markdown", "## Mask"),
         ("code", _MASK),

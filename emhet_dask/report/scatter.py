@@ -7,16 +7,16 @@ of its points belong to and is the stronger the more there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from emhet_dask.report.key import draw_key, key_layout
-from emhet_dask.report.palette import state_colours, state_marker
+from emhet_dask.report.points import draw_names, draw_numbers, draw_points
 from emhet_dask.report.style import counted, new_figure, panel, styled
 
 __all__ = ["MOST_POINTS", "component_label", "pc_pairs", "pc_scatter", "state_scatter"]
@@ -25,8 +25,7 @@ MOST_POINTS = 20_000
 
 Array = npt.NDArray[Any]
 
-_PIXELS = 220
-_MOST_NUMBERS = 40
+_MOST_NAMES = 40
 
 
 def component_label(component: int, ratios: npt.ArrayLike | None = None) -> str:
@@ -48,6 +47,8 @@ def pc_scatter(
     ratios: npt.ArrayLike | None = None,
     components: tuple[int, int] = (0, 1),
     outliers: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+    noun: str = "state",
     most_points: int = MOST_POINTS,
 ) -> Figure:
     """Draw two principal components of every volume, coloured by state.
@@ -63,6 +64,10 @@ def pc_scatter(
     components : tuple of int
         Which, from 0.
     outliers : array (volume,) of bool, optional
+    names : sequence of str, optional
+        Of the volumes; written beside them where there are few enough.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     most_points : int
         Above, the density is drawn.
     """
@@ -72,15 +77,22 @@ def pc_scatter(
     y = np.arange(len(scores)) if alone else scores[:, second]
     y_label = "volume" if alone else component_label(second, ratios)
     first = 0 if alone else first
-    return state_scatter(
-        np.column_stack([scores[:, first], y]),
+    points = np.column_stack([scores[:, first], y])
+    figure = state_scatter(
+        points,
         states=states,
         x_label=component_label(first, ratios),
         y_label=y_label,
         outliers=outliers,
+        noun=noun,
         title="Volumes by principal components",
         most_points=most_points,
     )
+    if names is not None and len(names) <= _MOST_NAMES:
+        draw_names(figure.axes[0], points, names)
+    if alone:
+        figure.axes[0].yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
 
 
 @styled
@@ -92,11 +104,12 @@ def state_scatter(
     y_label: str,
     title: str,
     outliers: npt.ArrayLike | None = None,
+    noun: str = "state",
     thing: str = "volume",
     ticks: bool = True,
     most_points: int = MOST_POINTS,
 ) -> Figure:
-    """Draw points in a plane, coloured by state, with the number of each state at its middle.
+    """Draw points in a plane, coloured by state, with the number of each state beside it.
 
     Parameters
     ----------
@@ -107,6 +120,8 @@ def state_scatter(
         Names of the axes, with units.
     title : str
     outliers : array (point,) of bool, optional
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     thing : str
         What a point is.
     ticks : bool
@@ -125,12 +140,12 @@ def state_scatter(
     figure = new_figure(
         width_inches=0.75 + side + 0.2 + max(layout.width_inches, 1.3) + 0.1,
         height_inches=side + 1.2,
-        title=f"{title}: {counted(len(points), thing)}, {counted(len(sizes), 'state')}",
-        note=_DENSITY_NOTE.format(thing) if dense else "",
+        title=f"{title}: {counted(len(points), thing)}, {counted(len(sizes), noun)}",
+        note=_DENSITY_NOTE.format(noun=noun, thing=thing) if dense else "",
     )
     axes = panel(figure, left_inches=0.75, top_inches=0.45, width_inches=side, height_inches=side)
-    _draw_points(axes, points, states, marked, dense=dense)
-    _draw_numbers(axes, points, states, sizes)
+    draw_points(axes, points, states, marked, dense=dense)
+    draw_numbers(axes, points, states, sizes)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if not ticks:
@@ -148,6 +163,7 @@ def state_scatter(
         layout,
         sizes=sizes,
         thing=f"{thing}s",
+        noun=noun,
         n_outliers=n_outliers,
         n_without=n_without,
     )
@@ -162,6 +178,7 @@ def pc_pairs(
     ratios: npt.ArrayLike | None = None,
     outliers: npt.ArrayLike | None = None,
     n_components: int = 5,
+    noun: str = "state",
     most_points: int = MOST_POINTS,
 ) -> Figure:
     """Draw every pair of the first principal components, coloured by state.
@@ -176,6 +193,8 @@ def pc_pairs(
     outliers : array (volume,) of bool, optional
     n_components : int
         At most so many; at most 8 are drawn.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     most_points : int
         Above, the density is drawn.
     """
@@ -183,7 +202,12 @@ def pc_pairs(
     n = min(n_components, scores.shape[1], 8)
     if n < 3:
         return pc_scatter(
-            scores, states=states, ratios=ratios, outliers=outliers, most_points=most_points
+            scores,
+            states=states,
+            ratios=ratios,
+            outliers=outliers,
+            noun=noun,
+            most_points=most_points,
         )
     marked = np.zeros(len(states), bool) if outliers is None else np.asarray(outliers, dtype=bool)
     sizes = np.bincount(states)
@@ -193,8 +217,8 @@ def pc_pairs(
         width_inches=step * (n - 1) + 0.85,
         height_inches=step * (n - 1) + 1.05,
         title=f"Pairs of principal components: {counted(len(scores), 'volume')}, "
-        f"{counted(len(sizes), 'state')}",
-        note=_DENSITY_NOTE.format("volume") if dense else "",
+        f"{counted(len(sizes), noun)}",
+        note=_DENSITY_NOTE.format(noun=noun, thing="volume") if dense else "",
     )
     for row in range(1, n):
         for column in range(row):
@@ -206,24 +230,26 @@ def pc_pairs(
                 height_inches=step - 0.12,
             )
             pair = scores[:, [column, row]]
-            _draw_points(axes, pair, states, marked, dense=dense, scale=0.6)
+            draw_points(axes, pair, states, marked, dense=dense, scale=0.6)
             axes.locator_params(nbins=5)
             axes.tick_params(labelbottom=row == n - 1, labelleft=column == 0)
             if row == n - 1:
                 axes.set_xlabel(component_label(column, ratios))
             if column == 0:
                 axes.set_ylabel(component_label(row, ratios))
-    _draw_corner_key(figure, step, n, sizes=sizes, n_outliers=int(marked.sum()))
+    _draw_corner_key(figure, step, n, sizes=sizes, n_outliers=int(marked.sum()), noun=noun)
     return figure
 
 
 _DENSITY_NOTE = (
-    "Each pixel has the colour of the state that most of its {}s belong to, "
+    "Each pixel has the colour of the {noun} that most of its {thing}s belong to, "
     "the stronger the more there are."
 )
 
 
-def _draw_corner_key(figure: Figure, step: float, n: int, *, sizes: Array, n_outliers: int) -> None:
+def _draw_corner_key(
+    figure: Figure, step: float, n: int, *, sizes: Array, n_outliers: int, noun: str
+) -> None:
     """Put the key into the empty upper right corner of the triangle of pairs."""
     n_free = (n - 1) // 2
     width, height = step * (n - 1 - n_free) - 0.3, step * n_free - 0.1
@@ -237,109 +263,4 @@ def _draw_corner_key(figure: Figure, step: float, n: int, *, sizes: Array, n_out
         width_inches=width,
         height_inches=height,
     )
-    draw_key(axes, layout, sizes=sizes, thing="volumes", n_outliers=n_outliers)
-
-
-def _draw_points(
-    axes: Axes,
-    points: Array,
-    states: Array,
-    marked: Array,
-    *,
-    dense: bool,
-    scale: float = 1.0,
-) -> None:
-    shown = np.isfinite(points).all(axis=1)
-    points, states, marked = points[shown], states[shown], marked[shown]
-    if len(points) == 0:
-        return
-    _set_limits(axes, points)
-    if dense:
-        box = (*axes.get_xlim(), *axes.get_ylim())
-        axes.imshow(
-            _density_image(points, states, box),
-            extent=box,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-        )
-    else:
-        size = scale * float(np.clip(4000 / len(points), 4, 36))
-        # In the order of the data, a state that comes last would cover the others.
-        order = np.random.default_rng(0).permutation(len(points))
-        points, states, marked = points[order], states[order], marked[order]
-        markers = np.array([state_marker(k) for k in range(states.max(initial=0) + 1)])[states]
-        for marker in dict.fromkeys(markers):
-            here = markers == marker
-            axes.scatter(
-                points[here, 0],
-                points[here, 1],
-                s=size,
-                marker=str(marker),
-                c=state_colours(states[here]),
-                alpha=0.75,
-                linewidths=0,
-            )
-    if marked.any():
-        axes.scatter(
-            points[marked, 0],
-            points[marked, 1],
-            s=42 * scale,
-            facecolors="none",
-            edgecolors="black",
-            linewidths=0.8,
-        )
-
-
-def _set_limits(axes: Axes, points: Array) -> None:
-    low, high = points.min(axis=0), points.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    low, high = low - 0.04 * span, high + 0.04 * span
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(low[1], high[1])
-
-
-def _density_image(points: Array, states: Array, box: tuple[float, ...]) -> Array:
-    """Return colour and opacity (y, x, 4) of the points that fall into each pixel."""
-    low, high = np.array(box[0::2]), np.array(box[1::2])
-    pixel = ((points - low) / (high - low) * _PIXELS).astype(np.intp).clip(0, _PIXELS - 1)
-    flat = pixel[:, 1] * _PIXELS + pixel[:, 0]
-    total = np.bincount(flat, minlength=_PIXELS**2)
-    # Distinct (pixel, state) by count: of each pixel the last is its commonest state.
-    n_states = int(states.max(initial=0)) + 2
-    pairs, count = np.unique(flat * n_states + states + 1, return_counts=True)
-    order = np.argsort(count, kind="stable")
-    commonest = np.full(_PIXELS**2, -1)
-    commonest[pairs[order] // n_states] = pairs[order] % n_states - 1
-    image = np.zeros((_PIXELS**2, 4))
-    image[:, :3] = state_colours(commonest)
-    # A point alone stays visible; a crowd a hundred times the mean saturates.
-    crowd = np.log1p(total) / np.log1p(np.percentile(total[total > 0], 99))
-    image[:, 3] = np.where(total > 0, np.clip(0.25 + 0.75 * crowd, 0, 1), 0)
-    return image.reshape(_PIXELS, _PIXELS, 4)
-
-
-def _draw_numbers(axes: Axes, points: Array, states: Array, sizes: Array) -> None:
-    """Write the number of each state at its middle, larger states first, where there is room."""
-    span = np.array([np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())])
-    taken: list[Array] = []
-    for state in np.argsort(-sizes, kind="stable")[:_MOST_NUMBERS]:
-        members = points[states == state]
-        members = members[np.isfinite(members).all(axis=1)]
-        if len(members) == 0:
-            continue
-        middle = np.median(members, axis=0)
-        if any(np.all(np.abs(middle - other) < span * (0.03, 0.022)) for other in taken):
-            continue
-        taken.append(middle)
-        axes.text(
-            middle[0],
-            middle[1],
-            str(state),
-            fontsize=8,
-            weight="bold",
-            ha="center",
-            va="center",
-            color="black",
-            path_effects=[withStroke(linewidth=2.2, foreground="white")],
-        )
+    draw_key(axes, layout, sizes=sizes, thing="volumes", noun=noun, n_outliers=n_outliers)

@@ -6,6 +6,7 @@ they can be compared. A sheet is one image: hundreds of panels would take second
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from scipy.interpolate import make_interp_spline
 
 from emhet_dask.report.palette import state_colour
 from emhet_dask.report.slices import Crop, crop_around, grey_limits
-from emhet_dask.report.style import DPI, counted, new_figure, panel, state_name, styled
+from emhet_dask.report.style import DPI, counted, new_figure, panel, styled
 
 __all__ = ["component_sheet", "slice_sheet", "state_sheet"]
 
@@ -38,6 +39,7 @@ def state_sheet(
     states: pd.DataFrame,
     voxel_size_angstrom: float,
     mask: npt.ArrayLike | None = None,
+    noun: str = "state",
     most: int = _LARGEST_SHEET,
 ) -> Figure:
     """Draw three orthogonal slices of every state's mean map on one sheet.
@@ -51,18 +53,20 @@ def state_sheet(
     voxel_size_angstrom : float
     mask : array (z, y, x), optional
         Slices pass through its centre of mass, and what is shown is cropped to it.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     most : int
         At most so many states; of more, the largest are drawn, and the sheet says so.
     """
     chosen = states.sort_values("volumes", ascending=False, kind="stable").head(most)
     chosen = chosen.sort_values("cluster")
     numbers = [int(number) for number in chosen["cluster"]]
-    title = f"Mean maps of {counted(len(numbers), 'state')}"
+    title = f"Mean maps of {counted(len(numbers), noun)}"
     if len(numbers) < len(states):
-        title = f"Mean maps of the {len(numbers)} largest of {len(states)} states"
+        title = f"Mean maps of the {len(numbers)} largest of {len(states)} {noun}s"
     return slice_sheet(
         [means[number] for number in numbers],
-        titles=[_count_title(row) for row in chosen.to_dict("records")],
+        titles=[_count_title(row, noun) for row in chosen.to_dict("records")],
         colours=[state_colour(number) for number in numbers],
         voxel_size_angstrom=voxel_size_angstrom,
         mask=mask,
@@ -214,6 +218,8 @@ class _Sheet:
                 tile = tiles[k, axis, ::-1][: target.shape[0], : target.shape[1]]
                 target[..., :3] = 255 * tile
                 target[..., 3] = 255
+                if axis:  # a thin line between the slices
+                    target[:, :2] = 255
         return sheet
 
 
@@ -227,15 +233,17 @@ def _draw(
     title: str,
     note: str,
 ) -> Figure:
-    if sheet.n_columns == 1:
-        title, note = title.replace(" along", "\nalong"), note.replace(" and x", "\nand x")
-    n_lines = 1 + note.count("\n")
-    top = 0.45 if "\n" not in title else 0.62
+    # So many letters of each size of type fit on an inch.
+    title = textwrap.fill(title, round(9 * sheet.width))
+    notes = [
+        part for line in note.split("\n") for part in textwrap.wrap(line, int(13 * sheet.width))
+    ]
+    top = 0.45 + 0.17 * title.count("\n")
     figure = new_figure(
         width_inches=sheet.width + 0.24,
-        height_inches=sheet.height + top + 0.2 + 0.15 * n_lines,
+        height_inches=sheet.height + top + 0.2 + 0.15 * len(notes),
         title=title,
-        note=note,
+        note="\n".join(notes),
     )
     axes = panel(
         figure,
@@ -308,8 +316,8 @@ def _round_length(most: float) -> float:
     return float(power * max(step for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))
 
 
-def _count_title(state: Mapping[Any, Any]) -> str:
-    words = [state_name(int(state["cluster"])), counted(state["volumes"], "volume")]
+def _count_title(state: Mapping[Any, Any], noun: str) -> str:
+    words = [f"{noun} {state['cluster']}", counted(state["volumes"], "volume")]
     particles = state.get("particles")
     if particles is not None and not pd.isna(particles):
         words.append(counted(particles, "particle"))

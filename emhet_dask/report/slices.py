@@ -105,7 +105,7 @@ def mask_slices(
     title = f"Mask: {inside:,} voxels, {inside / mask.size:.1%} of the box"
     figure = new_figure(
         width_inches=8.9,
-        height_inches=9.1,
+        height_inches=9.45,
         title=title,
         note="Mean map in grey, outline of the mask in orange; positions in Å from the corner.",
     )
@@ -118,18 +118,34 @@ def mask_slices(
             axes = panel(
                 figure,
                 left_inches=0.65 + 2.75 * column,
-                top_inches=0.6 + 2.75 * row,
+                top_inches=0.6 + 2.87 * row,
                 width_inches=2.15,
                 height_inches=2.15,
             )
             plane = np.take(mean_map, index, axis=row)
             height, width = (size * voxel_size_angstrom for size in plane.shape)
             box = (0.0, width, 0.0, height)
-            axes.imshow(plane, cmap="gray", vmin=low, vmax=high, origin="lower", extent=box)
+            axes.imshow(
+                plane,
+                cmap="gray",
+                vmin=low,
+                vmax=high,
+                origin="lower",
+                extent=box,
+                interpolation="bilinear",
+            )
             outline = np.take(mask, index, axis=row)
             if outline.min() < 0.5 < outline.max():
-                axes.contour(outline, levels=[0.5], colors="#e69f00", linewidths=1.1, extent=box)
+                axes.contour(
+                    outline,
+                    levels=[0.5],
+                    colors="#e69f00",
+                    linewidths=1.1,
+                    extent=box,
+                    origin="lower",
+                )
             axes.set_title(f"{axis} = {index * voxel_size_angstrom:.0f} Å")
+            axes.locator_params(nbins=4)
             vertical, horizontal = _ACROSS[axis]
             axes.set_xlabel(f"{horizontal} (Å)")
             axes.set_ylabel(f"{vertical} (Å)")
@@ -138,7 +154,7 @@ def mask_slices(
 
 def grey_limits(values: Array) -> tuple[float, float]:
     """Return the values drawn black and white; single bright or dark voxels do not set them."""
-    low, high = np.nanpercentile(values, [1.0, 99.8])
+    low, high = np.nanpercentile(values, [1.0, 99.9])
     return float(low), float(high if high > low else low + 1)
 
 

@@ -39,8 +39,8 @@ def scree(
     signal = len(ratios) if n_signal is None else min(n_signal, len(ratios))
     title = f"Variance of {counted(len(ratios), 'principal component')}: {ratios.sum():.1%} in all"
     if n_signal is not None:
-        title += f", {ratios[:signal].sum():.1%} in the {signal} above the noise"
-    width = 3.1 if eigenvalues is not None else 4.4
+        title += f", {ratios[:signal].sum():.1%} in the {signal} above the noise" if signal else ""
+    width = 2.8 if eigenvalues is not None else 4.4
     figure = new_figure(
         width_inches=10.6, height_inches=3.7, title=title, note=_note(n_signal, signal)
     )
@@ -72,7 +72,7 @@ def scree(
 
 def _draw_eigenvalues(axes: Axes, eigenvalues: npt.NDArray[np.float64], signal: int) -> None:
     # Rounding leaves eigenvalues at and below 0, which a logarithmic axis cannot show.
-    floor = 1e-9 * float(eigenvalues.max(initial=0.0))
+    floor = 1e-6 * float(eigenvalues.max(initial=0.0))
     number = np.arange(1, len(eigenvalues) + 1)
     shown = eigenvalues > floor
     for here, colour in ((number <= signal, ACCENT), (number > signal, _OF_NOISE)):
@@ -86,4 +86,6 @@ def _draw_eigenvalues(axes: Axes, eigenvalues: npt.NDArray[np.float64], signal: 
 def _note(n_signal: int | None, signal: int) -> str:
     if n_signal is None:
         return ""
+    if signal == 0:
+        return "Grey: not told from noise. No component is above it."
     return f"Blue: {counted(signal, 'component')} above the noise. Grey: not told from noise."

@@ -27,7 +27,6 @@ __all__ = [
     "new_figure",
     "panel",
     "save",
-    "state_name",
     "styled",
     "to_png",
 ]
@@ -135,17 +134,6 @@ def to_png(figure: Figure, *, dpi: float = DPI) -> bytes:
 def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> None:
     """Write a figure as a PNG file."""
     Path(path).write_bytes(to_png(figure, dpi=dpi))
-
-
-def state_name(state: int) -> str:
-    """Return what a state is called wherever a person reads of it; states count from 0.
-
-    Examples
-    --------
-    >>> state_name(3), state_name(-1)
-    ('state 3', 'no state')
-    """
-    return f"state {state}" if state >= 0 else "no state"
 
 
 def counted(number: float, thing: str) -> str:

@@ -24,6 +24,7 @@ __all__ = ["dendrogram"]
 
 _BRANCH = "#8a8a8a"
 _MOST_NAMES = 60
+_WHOLE = 100
 
 
 @styled
@@ -35,6 +36,7 @@ def dendrogram(
     sizes: npt.ArrayLike | None = None,
     names: Sequence[str] | None = None,
     height_label: str = "distance between merged clusters",
+    noun: str = "state",
     most_leaves: int = 200,
 ) -> Figure:
     """Draw the tree of merges and its cut into states.
@@ -54,26 +56,30 @@ def dendrogram(
         Of the leaves; written where there are few enough.
     height_label : str
         What the height of a merge means, with its unit.
+    noun : str
+        What a group is called: ``"state"``, or ``"cluster"`` where states are not separate.
     most_leaves : int
-        Of a larger tree the upper part is drawn.
+        Of a tree with more than 100 leaves the upper part is drawn, with a leaf per state at least,
+        but with not more than so many.
     """
     merges = np.asarray(linkage, dtype=np.float64).reshape(-1, 4)
     states = np.asarray(states, dtype=np.intp)
-    shown = _lay_out(merges, states, most_leaves=max(most_leaves, 2))
+    n_states = len(np.unique(states))
+    n_shown = max(min(most_leaves, max(_WHOLE, n_states)), 2)
+    shown = _lay_out(merges, states, most_leaves=n_shown)
     named = names is not None and shown.whole and len(shown.states) <= _MOST_NAMES
     # Room for names below the tree, which are written upwards.
-    below = 0.65 + (min(0.075 * max(map(len, names)), 2.2) if named and names is not None else 0)
-    n_states = len(np.unique(states))
+    below = 0.5 + (min(0.075 * max(map(len, names)), 2.2) if named and names is not None else 0)
     n_volumes = len(states) if sizes is None else int(np.sum(sizes))
     if cut_height is None:
         cut_height = _halfway(merges[:, 2], n_states)
     figure = new_figure(
         width_inches=10.6,
-        height_inches=4.1 + below,
-        title=f"Tree of {counted(n_volumes, 'volume')}, cut into {counted(n_states, 'state')}",
+        height_inches=4.0 + below,
+        title=f"Tree of {counted(n_volumes, 'volume')}, cut into {counted(n_states, noun)}",
         note="" if shown.whole else f"The upper {len(shown.states) - 1} merges of the tree.",
     )
-    axes = panel(figure, left_inches=0.75, top_inches=0.5, width_inches=9.65, height_inches=3.4)
+    axes = panel(figure, left_inches=0.75, top_inches=0.5, width_inches=9.0, height_inches=3.4)
     axes.add_collection(
         LineCollection(shown.lines, colors=shown.colours, linewidths=0.9, capstyle="projecting")
     )
@@ -82,14 +88,12 @@ def dendrogram(
     axes.set_ylim(0, 1.05 * top)
     axes.axhline(cut_height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.text(
-        1.0,
-        cut_height + 0.01 * top,
-        f"cut: {counted(n_states, 'state')}",
+        1.01,
+        cut_height,
+        f"cut:\n{counted(n_states, noun)}",
         transform=axes.get_yaxis_transform(),
-        ha="right",
-        va="bottom",
+        va="center",
         fontsize=8,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     axes.set_ylabel(height_label)
     axes.set_xticks([])
@@ -97,7 +101,16 @@ def dendrogram(
     _draw_states(axes, shown.states)
     if named and names is not None:
         _draw_names(axes, [names[leaf] for leaf in shown.leaves])
-    axes.set_xlabel("state", labelpad=below * 72 - 26)
+    axes.text(
+        -0.01,
+        -0.03,
+        noun,
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontsize=8,
+        color=MUTED,
+    )
     return figure
 
 
@@ -176,10 +189,11 @@ def _order(children: npt.NDArray[np.intp], n: int, first: int) -> list[int]:
 def _draw_states(axes: Axes, states: list[int]) -> None:
     """Draw a coloured band below the leaves, with numbers where there is room."""
     transform = axes.get_xaxis_transform()
-    inches_per_leaf = 9.65 / len(states)
+    inches_per_leaf = 9.0 / len(states)
+    runs = [(state, len(list(members))) for state, members in groupby(states)]
+    narrow = any(count * inches_per_leaf < 0.085 * len(str(state)) for state, count in runs)
     start = 0
-    for state, members in groupby(states):
-        count = len(list(members))
+    for state, count in runs:
         axes.fill_between(
             [start - 0.5 + 0.04, start + count - 0.5 - 0.04],
             -0.045,
@@ -189,8 +203,7 @@ def _draw_states(axes: Axes, states: list[int]) -> None:
             linewidth=0,
             clip_on=False,
         )
-        if state >= 0 and count * inches_per_leaf > 0.055:
-            upright = count * inches_per_leaf > 0.085 * len(str(state))
+        if count * inches_per_leaf > 0.04:
             axes.text(
                 start + (count - 1) / 2,
                 -0.06,
@@ -198,8 +211,8 @@ def _draw_states(axes: Axes, states: list[int]) -> None:
                 transform=transform,
                 ha="center",
                 va="top",
-                fontsize=7.5 if upright else 5.5,
-                rotation=0 if upright else 90,
+                fontsize=5.5 if narrow else 7.5,
+                rotation=90 if narrow and len(runs) > _MOST_NAMES else 0,
             )
         start += count
 

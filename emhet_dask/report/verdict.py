@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from emhet_dask.report.style import counted
 
-__all__ = ["headline", "verdict_warnings"]
+__all__ = ["Remark", "headline", "verdict_warnings"]
 
 
 def headline(
@@ -49,14 +51,29 @@ def headline(
     return f"{subject}, {counted(n_clusters, 'separate state')}"
 
 
+@dataclass(frozen=True)
+class Remark:
+    """Something that a reader must know.
+
+    Attributes
+    ----------
+    text : str
+    serious : bool
+        Whether the results mislead a reader who overlooks it.
+    """
+
+    text: str
+    serious: bool
+
+
 def verdict_warnings(
     *,
     n_clusters: int,
     separate_states: bool,
     automatic_n_clusters: int | None = None,
     n_outliers: int = 0,
-) -> list[str]:
-    """Return what a reader must know before using the clusters as states.
+) -> list[Remark]:
+    """Return what a reader must know before taking the clusters for states.
 
     Parameters
     ----------
@@ -67,25 +84,28 @@ def verdict_warnings(
     n_outliers : int
         Volumes unlike all others.
     """
-    warnings = []
+    remarks = []
     if not separate_states and n_clusters > 1:
-        warnings.append(
+        text = (
             f"The data show no separate states. The {n_clusters} clusters below only divide the "
             "volumes into groups of similar ones; another number of clusters would be as good. Do "
-            "not report them as states. To see what varies, look at the principal components "
-            "and at the maps along them."
+            "not report them as states. To see what varies, look at the principal components and "
+            "at the maps along them."
         )
-    if separate_states and automatic_n_clusters is not None and automatic_n_clusters != n_clusters:
-        what = "merge some of these" if n_clusters < automatic_n_clusters else "split some of these"
-        warnings.append(
+        remarks.append(Remark(text, serious=True))
+    if separate_states and automatic_n_clusters not in {None, n_clusters}:
+        suggested = int(automatic_n_clusters or 0)
+        text = (
             f"{counted(n_clusters, 'cluster')} were asked for, while the data suggest "
-            f"{counted(automatic_n_clusters, 'separate state')}: the clusters {what}."
+            f"{counted(suggested, 'separate state')}: the clusters "
+            f"{'merge' if n_clusters < suggested else 'split'} some of these."
         )
+        remarks.append(Remark(text, serious=False))
     if n_outliers:
-        one = n_outliers == 1
-        warnings.append(
-            f"{counted(n_outliers, 'volume')} {'is' if one else 'are'} unlike all others "
-            f"(column ‘outlier’ of clusters/cluster_labels.csv) and {'was' if one else 'were'} no "
-            "evidence for the number of states."
+        were = "was" if n_outliers == 1 else "were"
+        text = (
+            f"{counted(n_outliers, 'volume')} {were} unlike all others (column ‘outlier’ of "
+            f"clusters/cluster_labels.csv) and {were} no evidence for the number of states."
         )
-    return warnings
+        remarks.append(Remark(text, serious=False))
+    return remarks

@@ -27,6 +27,8 @@ TERMINAL_SECONDS = 0.2
 LOG_TICK_SECONDS = 1.0
 LOG_LINE_SECONDS = 10.0
 BAR_WIDTH = 24
+# A rate over less says nothing.
+SHORTEST_SECONDS = 1e-3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -442,10 +444,12 @@ def _ended(state: State, *, failed: bool) -> str:
 
 
 def _rates(state: State) -> list[str]:
-    rates = []
-    if state.all_done and state.seconds:
+    rates: list[str] = []
+    if state.seconds < SHORTEST_SECONDS:
+        return rates
+    if state.all_done:
         rates.append(f"{_short(state.all_done / state.seconds)}/s")
-    if state.all_bytes and state.seconds:
+    if state.all_bytes:
         rates.append(f"{format_bytes(int(state.all_bytes / state.seconds))}/s")
     return rates
 

