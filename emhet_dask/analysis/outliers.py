@@ -34,6 +34,7 @@ _FEWEST = 8
 _SAMPLE = 2_000
 # The score of an amplitude that is not above zero, which has no logarithm.
 _INVERTED = 10.0
+_ROUNDING = 1e-3
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -102,7 +103,10 @@ def find_outliers(
         measures["isolation"] = distance[:, 2] / typical
         score = _excess(measures["isolation"], floor=_FAR)
         if residual is not None:
-            power = np.maximum(_per_volume(residual, n, name="residual"), _TINY)
+            power = _per_volume(residual, n, name="residual")
+            # Where the components explain nearly all, what is left is rounding error.
+            whole = power + np.sum(scores**2, axis=1)
+            power = np.maximum(power, _ROUNDING * np.median(whole) + _TINY)
             measures["unexplained"] = power / power[nearest[:, 1:]].max(axis=1)
             score = np.maximum(score, _excess(measures["unexplained"], floor=_UNLIKE))
         if factor is not None:

@@ -143,6 +143,8 @@ def choose_states(
     else:
         inner = points[counted]
         witness = build_tree(inner, linkage=linkage, max_exact=max_exact, seed=seed)
+        if not _has_signal(scores, counted, variance, total_variance):
+            n_signal = 0
     limit = _limit(max_clusters, n_volumes=len(inner), n_leaves=witness.n_leaves)
     groups = _find_groups(witness, inner, limit=limit)
     verdict = _judge(inner, *groups, n_signal=n_signal)
@@ -261,6 +263,24 @@ def _counted(exclude: npt.ArrayLike | None, n_volumes: int) -> npt.NDArray[np.bo
         raise InputError(f"exclude: found shape {excluded.shape}, need one value per volume")
     # If everything is an outlier, nothing is.
     return np.ones(n_volumes, dtype=bool) if excluded.all() else ~excluded
+
+
+def _has_signal(
+    scores: Array,
+    counted: npt.NDArray[np.bool_],
+    variance: npt.ArrayLike,
+    total_variance: float | None,
+) -> bool:
+    """Whether a component stands out among the volumes that count: an outlier makes its own."""
+    inner = scores[counted]
+    if len(inner) < 2:
+        return False
+    eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.cov(inner, rowvar=False)))[::-1]
+    total = None
+    if total_variance is not None:
+        before = float(np.sum(np.asarray(variance, dtype=np.float64)[: scores.shape[1]]))
+        total = total_variance - before + float(eigenvalues.sum())
+    return signal_components(eigenvalues, n_volumes=len(inner), total_variance=total) > 0
 
 
 def _limit(max_clusters: int | None, *, n_volumes: int, n_leaves: int) -> int:

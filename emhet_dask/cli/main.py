@@ -135,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as finished:
         sys.exit(finished.exit_code)
     except click.ClickException as error:
-        where = error.ctx.command_path if getattr(error, "ctx", None) else "emhet"
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "emhet"
         click.echo(f"{where}: {error.format_message()} ({where} --help)", err=True)
         sys.exit(_USER_ERROR)
     except (click.Abort, KeyboardInterrupt):

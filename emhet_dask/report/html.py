@@ -157,7 +157,7 @@ def states_table(states: pd.DataFrame, *, noun: str = "state") -> pd.DataFrame:
         if name in states:
             shown[heading] = states[name]
     if "Share" in shown:
-        shown["Share"] = [f"{share:.1%}" for share in shown["Share"]]
+        shown["Share"] = ["–" if pd.isna(share) else f"{share:.1%}" for share in shown["Share"]]
     if "Particles" in shown:
         shown["Particles"] = shown["Particles"].round().astype("Int64")
     return shown

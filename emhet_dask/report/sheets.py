@@ -147,7 +147,10 @@ def component_sheet(
         limit = float(np.percentile(np.abs(values), 99.5)) or 1.0
         strength = np.clip(_enlarge(values, sheet.pixels) / limit, -1, 1)[..., None]
         colour = np.where(strength > 0, _MORE, _LESS)
-        tiles.append(backdrop + np.abs(strength) * (colour - backdrop))
+        # What is weaker than a sixth of the strongest is left grey: a component of noisy maps has
+        # a little of everything.
+        opacity = np.clip(1.2 * np.abs(strength) - 0.2, 0, 1)
+        tiles.append(backdrop + opacity * (colour - backdrop))
     names = [f"PC{k + 1}" for k in range(len(components))]
     if ratios is not None:
         shares = np.asarray(ratios)

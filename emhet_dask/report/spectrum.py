@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from emhet_dask.report.style import ACCENT, MUTED, counted, new_figure, panel, styled
 
@@ -77,10 +77,22 @@ def _draw_eigenvalues(axes: Axes, eigenvalues: npt.NDArray[np.float64], signal: 
     shown = eigenvalues > floor
     for here, colour in ((number <= signal, ACCENT), (number > signal, _OF_NOISE)):
         axes.scatter(number[shown & here], eigenvalues[shown & here], c=colour, s=9)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel("eigenvalue, by size")
     axes.set_ylabel("variance (density²)")
+    if not shown.any():
+        return
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        # Powers of ten as formulas take longer to draw than all the rest.
+        axis.set_major_locator(LogLocator(subs=_log_steps(axis.get_data_interval())))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def _log_steps(interval: tuple[float, float]) -> tuple[float, ...]:
+    """Return what is labelled in each decade of a logarithmic axis; more where there are few."""
+    decades = np.log10(interval[1] / interval[0])
+    return (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
 
 
 def _note(n_signal: int | None, signal: int) -> str:

@@ -282,6 +282,31 @@ def test_arrays_and_lists_of_options_work_from_python(landscape, tmp_path):
         emhet_dask.export(str(tmp_path / "o"), output=str(tmp_path / "m"), quiet=True)
 
 
+def test_junk_is_flagged_and_stops_nothing(landscape, tmp_path):
+    from emhet_dask.analysis.simulation import simulate, transition_model
+
+    model = transition_model(box=24, voxel_size_angstrom=8.0, resolution_angstrom=30.0, basins=2)
+    volumes = simulate(model, 40, snr=20.0, seed=1)["volumes"].values.copy()
+    volumes[7] *= -1  # inverted contrast
+    volumes[11] *= 4  # another amplitude
+    noise = np.random.default_rng(0).standard_normal(volumes[0].shape)
+    volumes[23] = volumes.std() * noise
+    ensemble = emhet_dask.from_array(volumes, voxel_size_angstrom=8.0)
+    found = landscape(ensemble, output=str(tmp_path / "o"))
+    assert {7, 11, 23} <= set(np.flatnonzero(found.group("clusters")["outlier"].values))
+    assert found.group("clusters")["outlier"].values.sum() <= 4
+    labels = pd.read_csv(tmp_path / "o" / "clusters" / "cluster_labels.csv")
+    assert (labels["cluster"] >= 0).all()
+    without = landscape(ensemble, output=str(tmp_path / "o"), exclude_outliers=True)
+    state = int(without.labels[7])
+    members = [n for n in np.flatnonzero(without.labels == state) if n not in (7, 11, 23)]
+    if members:
+        mean = read_volume(
+            read_header(tmp_path / "o" / "clusters" / f"cluster_{state:03d}_mean.mrc")
+        )
+        np.testing.assert_allclose(mean, volumes[members].mean(axis=0), atol=1e-4)
+
+
 def test_select_writes_particles_and_volumes(made, tmp_path):
     folder, _, found, labels = made
     volumes = np.flatnonzero(np.isin(found.labels, [0, 2]))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from emhet_dask.analysis.normalisation import normalisation_factors
+from emhet_dask.analysis.normalisation import divisors, normalisation_factors
 from emhet_dask.analysis.pca import pca
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import open_matrix
@@ -90,7 +90,8 @@ def prepared_matrix(job: Job, *, factor: np.ndarray | None, clip_negative: bool)
     if clip_negative:
         rows = da.maximum(rows, 0)
     if factor is not None:
-        rows = rows / da.from_array(np.asarray(factor, np.float32), chunks=rows.chunks[0])[:, None]
+        divided = divisors(factor).astype(np.float32)
+        rows = rows / da.from_array(divided, chunks=rows.chunks[0])[:, None]
     soft = np.asarray(stored["voxel_weight"].values, dtype=np.float32)
     return rows if np.all(soft == 1) else rows * soft
 

@@ -13,7 +13,7 @@ import xarray as xr
 from emhet_dask.analysis.clustering import Tree, build_tree_from_distances
 from emhet_dask.analysis.distances import euclidean_distances
 from emhet_dask.analysis.outliers import find_outliers
-from emhet_dask.analysis.states import choose_states, signal_components
+from emhet_dask.analysis.states import choose_states
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.components import ComponentOptions, prepared_matrix
@@ -95,14 +95,15 @@ def _find(
     job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     scores = np.asarray(pca["scores"].values, dtype=np.float64)
-    n_signal = signal_components(
-        pca["eigenvalues"].values,
-        n_volumes=len(scores),
-        total_variance=float(pca.attrs["total_variance"]),
-        most=scores.shape[1],
-    )
     with job.progress.task("states"):
-        outliers = find_outliers(scores[:, :n_signal], residual=pca["residual"].values)
+        outliers = find_outliers(
+            scores,
+            explained_variance=pca["eigenvalues"].values,
+            total_variance=float(pca.attrs["total_variance"]),
+            residual=pca["residual"].values,
+            factor=pca["factor"].values if "factor" in pca else None,
+            seed=options.seed,
+        )
         choice = choose_states(
             scores,
             explained_variance=pca["eigenvalues"].values,
@@ -119,7 +120,7 @@ def _find(
             "linkage": (("merge", "column"), tree.merges),
             "leaf": (("volume",), np.asarray(tree.leaf, dtype=np.int64)),
             "outlier": (("volume",), outliers["outlier"].values),
-            "outlier_score": (("volume",), outliers["outlier_score"].values),
+            "outlier_score": (("volume",), outliers["score"].values),
         }
     )
     verdict = {
