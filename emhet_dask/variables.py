@@ -101,11 +101,25 @@ RESULTS = _register(
         "explained_variance_ratio", ("component",), "f", "", "share of the total variance, 0 to 1"
     ),
     Variable("residual", _VOLUME, "f", "", "squared distance from the span of the components"),
+    Variable(
+        "explained_variance_error", ("component",), "f", "", "how far below the exact value at most"
+    ),
+    Variable("mean", ("voxel",), "f", "", "mean density inside the mask"),
     Variable("eigenvalues", ("eigen",), "f", "", "all eigenvalues that the method gives"),
     Variable("cluster", _VOLUME, "i", "", "state that the volume belongs to, from 0"),
     Variable("outlier", _VOLUME, "b", "", "true for a volume unlike all others"),
     Variable("outlier_score", _VOLUME, "f", "", "how far from the others; above 1 is an outlier"),
     Variable("linkage", ("merge", "column"), "f", "", "SciPy's linkage matrix"),
+    Variable("leaf", _VOLUME, "i", "", "leaf of the tree that the volume belongs to"),
+    Variable("n_clusters", ("n_clusters",), "i", "", "candidate number of clusters"),
+    Variable("separation", ("n_clusters",), "f", "", "gap of the least separate neighbours"),
+    Variable(
+        "critical_separation", ("n_clusters",), "f", "", "what pieces of a continuum hardly reach"
+    ),
+    Variable(
+        "separate_fraction", ("n_clusters",), "f", "", "share of volumes apart from all others"
+    ),
+    Variable("silhouette", ("n_clusters",), "f", "", "simplified silhouette, -1 to 1"),
     Variable("medoid", ("state",), "iu", "", "volume in the middle of each state"),
 )
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics import adjusted_rand_score
 
+from emhet_dask.analysis.agreement import adjusted_rand_index
 from emhet_dask.analysis.microclusters import micro_clusters, weighted_merges
 from emhet_dask.errors import InputError
 
@@ -255,7 +255,7 @@ def micro_cluster_agreement(
     leaf = micro_clusters(points, n_clusters=max(n_clusters, round(share * len(points))), seed=seed)
     approximate = _tree_of_leaves(points, leaf, linkage).cut(n_clusters)
     exact = Tree(_merge_points(points, linkage), np.arange(len(points)), linkage).cut(n_clusters)
-    return float(adjusted_rand_score(exact, approximate))
+    return float(adjusted_rand_index(exact, approximate))
 
 
 def _joining_heights(tree: Tree, chosen: Labels) -> Array:

@@ -17,9 +17,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, stats
+from scipy import ndimage, special
 
 from emhet_dask.analysis.bands import tree
+from emhet_dask.analysis.intensity import volume_threshold
 from emhet_dask.errors import InputError
 
 __all__ = [
@@ -30,18 +31,14 @@ __all__ = [
     "grow_mask",
     "least_volumes",
     "select_voxels",
-    "volume_threshold",
 ]
 
-_PERCENTILE = 0.9999
 # Expected number of voxels of pure noise in the whole box; alone, they are dropped as specks.
 _FALSE_VOXELS = 2.0
 # A state rarer than this may be lost; junk rarer than this cannot swell the mask.
 _LEAST_FRACTION = 0.002
 _SPECK_VOXELS = 8
 _LEVEL_SAMPLE = 16
-_SAMPLE_STEP = 61
-_SAMPLE_MARGIN = 8
 # A byte counts so far; adding bytes is eight times as fast as adding to integers.
 _MOST_IN_A_BYTE = 255
 _SAMPLE_STEP = 61  # prime, so that it does not run along an axis of the box
@@ -123,37 +120,6 @@ def auto_mask(
     )
 
 
-def volume_threshold(volume: ArrayLike) -> float:
-    """Half of the 99.99th percentile of a volume, as cryoDRGN's landscape analysis has it.
-
-    The percentile is that of `numpy.percentile` with linear interpolation. Only values above one
-    that a sample puts well below it are sorted, which is twenty times faster.
-    """
-    values = np.asarray(volume).reshape(-1)
-    position = _PERCENTILE * (values.size - 1)
-    low = math.floor(position)
-    top = _largest(values, values.size - low)
-    below, above = float(top[0]), float(top[min(1, top.size - 1)])
-    return 0.5 * (below + (position - low) * (above - below))
-
-
-def _largest(values: NDArray[Any], count: int) -> NDArray[Any]:
-    """Return the `count` largest values, ascending.
-
-    A sample tells where to cut, so that a full partition sees only a few values: eight times
-    faster than one of all.
-    """
-    sample = values[::_SAMPLE_STEP]
-    margin = 4 * (count // _SAMPLE_STEP + _SAMPLE_MARGIN)
-    if margin < sample.size:
-        cut = np.partition(sample, sample.size - margin)[sample.size - margin]
-        candidates = values[values >= cut]
-        if candidates.size >= count:
-            values = candidates
-    first = values.size - count
-    return np.sort(np.partition(values, first)[first:])
-
-
 def volume_thresholds(volumes: da.Array) -> da.Array:
     """`volume_threshold` of every volume, lazily."""
     return da.map_blocks(
@@ -222,7 +188,8 @@ def least_volumes(rate: float, *, n_volumes: int, n_voxels: int) -> int:
     """
     by_chance = 0
     if rate > 0:
-        by_chance = int(stats.binom.isf(_FALSE_VOXELS / n_voxels, n_volumes, rate))
+        exceeded = special.bdtrc(np.arange(n_volumes + 1), n_volumes, rate)
+        by_chance = int(np.argmax(exceeded <= _FALSE_VOXELS / n_voxels))
     return max(by_chance + 1, math.ceil(_LEAST_FRACTION * n_volumes))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist, squareform
-from sklearn.cluster import kmeans_plusplus
 
 __all__ = ["micro_clusters", "weighted_merges"]
 
@@ -24,6 +23,8 @@ def micro_clusters(points: Array, *, n_clusters: int, seed: int) -> Labels:
     The seeds are drawn with a chance that grows with the squared distance to those drawn already
     (k-means++), so that small groups far from the rest get their own.
     """
+    from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - a second, for many volumes only
+
     centre = kmeans_plusplus(points, n_clusters, random_state=seed, n_local_trials=1)[0]
     owner = cKDTree(centre).query(points)[1]
     for _ in range(_LLOYD_STEPS):

@@ -59,9 +59,9 @@ def normalisation_factors(
     -------
     xarray.DataArray
         ``factor`` (volume), float64, with a weighted mean of 1; near 0 or below where a volume has
-        nothing in common with the others or its contrast is inverted (see `divisors`). Attributes: ``shared_voxels``
-        (the fraction of the voxels that was used) and ``repeatability`` (0: all scatter was noise
-        and every factor is 1; 1: none was).
+        nothing in common with the others or its contrast is inverted (see `divisors`).
+        Attributes: ``shared_voxels`` (the fraction of the voxels that was used) and
+        ``repeatability`` (0: all scatter was noise and every factor is 1; 1: none was).
 
     Raises
     ------
@@ -160,7 +160,7 @@ def _halves(shape: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def divisors(factors: ArrayLike) -> NDArray[np.float64]:
-    """What volumes are divided by: their factor, or 1 where it cannot be an amplitude.
+    """Return what volumes are divided by: their factor, or 1 where it cannot be an amplitude.
 
     Division by a factor near zero or below would turn a volume of noise, or one of inverted
     contrast, into the largest of all.

@@ -98,7 +98,7 @@ def find_outliers(
             variance, n_volumes=n, total_variance=total_variance, most=scores.shape[1]
         )
         points = scores[:, : n_signal or scores.shape[1]]
-        distance, nearest = cKDTree(points).query(points, k=3)
+        distance, nearest = map(np.asarray, cKDTree(points).query(points, k=3))
         typical = max(_typical_distance(points, seed=seed), _TINY)
         measures["isolation"] = distance[:, 2] / typical
         score = _excess(measures["isolation"], floor=_FAR)

@@ -29,9 +29,10 @@ SLICES = float(np.sqrt(12.0))
 _CRITICAL = 4.0
 _SMALL_SAMPLE = 8.0
 _PRIOR_DOF = 6.0
-_PRIOR_DOF_NOISE = 20.0
+_PRIOR_DOF_NOISE = 12.0
 _ISOTROPIC = 1.4
-_TOUCHING_NOISE = 0.75
+_TOUCHING = (1.0, 1.5)
+_TOUCHING_NOISE = (0.75, 1.5)
 _NEIGHBOURS = 8
 
 
@@ -143,7 +144,7 @@ def merge_touching(points: Array, labels: Labels) -> tuple[Labels, dict[tuple[in
     queue = [(gap.strength, pair) for pair, gap in weakest.items()]
     heapq.heapify(queue)
     name = len(groups)
-    touching = _TOUCHING_NOISE if scatter.is_noise else 1.0
+    touching = _touching([gap.strength for gap in weakest.values()], scatter)
     while queue and queue[0][0] < touching:
         _, (i, j) = heapq.heappop(queue)
         if i not in groups or j not in groups:
@@ -216,6 +217,21 @@ def _scatter(groups: list[_Group], pairs: list[tuple[int, int]]) -> Scatter:
                     along_dof += len(positions) - 1
     isotropic = along_dof > 0 and along / along_dof < _ISOTROPIC * variance
     return Scatter(variance, isotropic)
+
+
+def _touching(strengths: list[float], scatter: Scatter) -> float:
+    """Return the strength below which groups are merged: where the strengths leave a gap.
+
+    Pieces of one state lie below it, neighbouring states above; where there is no such order, as in
+    noise that hides the smaller differences, it is best low.
+    """
+    low, high = _TOUCHING_NOISE if scatter.is_noise else _TOUCHING
+    ordered = np.sort(strengths)
+    between = ordered[(ordered > low) & (ordered < high)]
+    above = ordered[ordered >= high]
+    points = np.log(np.concatenate([[low], between, above[:1] if above.size else [high]]))
+    widest = int(np.argmax(np.diff(points)))
+    return min(float(np.exp(0.5 * (points[widest] + points[widest + 1]))), high)
 
 
 def _gap(a: _Group, b: _Group, scatter: Scatter) -> Gap:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy.spatial.distance import cdist
-from sklearn.metrics import adjusted_rand_score
 
+from emhet_dask.analysis.agreement import adjusted_rand_index
 from emhet_dask.analysis.clustering import (
     DEFAULT_MAX_EXACT,
     Labels,
@@ -381,7 +381,7 @@ def _best_cut(tree: Tree, groups: Labels, counted: npt.NDArray[np.bool_]) -> int
     n_groups = int(groups.max()) + 1
 
     def agreement(n_clusters: int) -> tuple[float, int]:
-        index = adjusted_rand_score(groups, tree.cut(n_clusters)[counted])
+        index = adjusted_rand_index(groups, tree.cut(n_clusters)[counted])
         return round(float(index), 6), -abs(n_clusters - n_groups)
 
     reach = range(max(2, n_groups // 2), min(2 * n_groups + 10, tree.n_leaves) + 1)

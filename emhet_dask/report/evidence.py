@@ -179,4 +179,5 @@ def _mark(axes: Axes, n_clusters: int, automatic: int | None, *, named: bool) ->
                 ha="right" if beyond else "left",
                 fontsize=7.5,
                 color=colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
             )

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklearn.metrics import adjusted_rand_score
-
+from emhet_dask.analysis.agreement import adjusted_rand_index
 from emhet_dask.options import command
 from emhet_dask.options.simulate import Demo
 from emhet_dask.workflows.ingest import ingest
@@ -69,5 +68,5 @@ def demo(options: Demo) -> Demonstrated:
         folder=folder,
         landscape=found,
         n_true_states=int(truth.nunique()),
-        adjusted_rand_index=float(adjusted_rand_score(truth, found.labels)),
+        adjusted_rand_index=adjusted_rand_index(truth, found.labels),
     )

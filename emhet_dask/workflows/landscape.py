@@ -14,13 +14,14 @@ from emhet_dask.ensemble.groups import load_group
 from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.landscape import Landscape
+from emhet_dask.report.verdict import headline
 from emhet_dask.runtime import Progress, ResultsFolder, connect, worker_memory_bytes
 from emhet_dask.workflows.stages.clusters import Clusters, clusters_stage
 from emhet_dask.workflows.stages.components import ComponentOptions, components_stage
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
-from emhet_dask.workflows.stages.pictures import report_stage
+from emhet_dask.workflows.stages.pictures import Findings, report_stage
 from emhet_dask.workflows.stages.selection import choose_volumes, open_source
 from emhet_dask.workflows.stages.states import TreeOptions, states_stage
 
@@ -73,12 +74,16 @@ class Landscaped:
 
     def describe(self) -> str:
         """Return it in words."""
-        volumes = int(self.states["volumes"].sum())
-        what = "states" if self.separate_states else "clusters"
-        return (
-            f"{volumes} volumes, {self.n_clusters} {what}. {self.evidence['reason']}\n"
-            f"Report: {self.folder / 'report.html'}"
+        particles = self.states["particles"].sum() if "particles" in self.states else None
+        found = headline(
+            n_volumes=int(self.states["volumes"].sum()),
+            n_particles=particles,
+            **{
+                name: self.evidence[name]
+                for name in ("n_clusters", "separate_states", "automatic_n_clusters")
+            },
         )
+        return f"{found}. {self.evidence['reason']}\nReport: {self.folder / 'report.html'}"
 
 
 @command(Landscape)
@@ -134,7 +139,8 @@ def landscape(options: Landscape) -> Landscaped:
             n_clusters=options.n_clusters,
             exclude_outliers=options.exclude_outliers,
         )
-        report_stage(job, mask, pca, states, clusters, umap=options.umap, seed=options.seed)
+        found = Findings(mask, pca, states, clusters)
+        report_stage(job, found, umap=options.umap, seed=options.seed)
     return _landscaped(Path(options.output), clusters)
 
 

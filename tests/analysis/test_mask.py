@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from emhet_dask.analysis.fourier import low_pass
+from emhet_dask.analysis.intensity import volume_threshold
 from emhet_dask.analysis.mask import (
     auto_mask,
     background_rate,
@@ -21,7 +22,6 @@ from emhet_dask.analysis.mask import (
     grow_mask,
     least_volumes,
     select_voxels,
-    volume_threshold,
 )
 from emhet_dask.analysis.simulation import assembly_model, simulate
 from emhet_dask.errors import InputError

@@ -114,13 +114,8 @@ def _decompose(job: Job, options: ComponentOptions, memory_bytes: int) -> xr.Dat
             compute=compute,
             persist=job.persist,
         )
-        (length,) = compute(da.sum((matrix - found["mean"].values[None, :]) ** 2, axis=1))
-    unexplained = np.maximum(length - np.sum(found["scores"].values ** 2, axis=1), 0.0)
     index = job.ensemble.dataset["volume_index"].values
-    extra: dict[str, Any] = {
-        "volume_index": (("volume",), index),
-        "residual": (("volume",), unexplained),
-    }
+    extra: dict[str, Any] = {"volume_index": (("volume",), index)}
     if factor is not None:
         extra["factor"] = (("volume",), np.asarray(factor))
     return found.assign(extra)

@@ -102,7 +102,7 @@ def _sections(folder: Path, job: Job, pca: xr.Dataset, clusters: Clusters) -> li
             what,
             _about_states(job, clusters),
             pictures("states", "counts"),
-            states_table(clusters.table),
+            states_table(clusters.table, noun="state" if separate else "cluster"),
         ),
         Section("Are they separate?", clusters.evidence["reason"], pictures("evidence")),
         Section("What varies", _about_components(pca), pictures("components", "pc1_pc2")),

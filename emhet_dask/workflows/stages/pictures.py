@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from emhet_dask.analysis.mask import volume_threshold
+from emhet_dask.analysis.intensity import volume_threshold
 from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.errors import need
 from emhet_dask.formats.mrc import read_header, read_volume
@@ -29,10 +31,13 @@ from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.page import write_page
 from emhet_dask.workflows.stages.states import States
 
-__all__ = ["report_stage"]
+__all__ = ["Findings", "report_stage"]
 
 _MOST_IN_CHIMERAX = 30
 _COMPONENTS_DRAWN = 5
+# These look the same at every cut. What lies in the folder is of this mask and these components: a
+# stage that is made again takes away all that was made from its earlier version.
+_OF_NO_CUT = ("mask", "components", "scree")
 
 
 class _Means(Sequence[np.ndarray]):
@@ -50,26 +55,32 @@ class _Means(Sequence[np.ndarray]):
         return read_volume(read_header(self._paths[state]))
 
 
-def report_stage(
-    job: Job,
-    mask: xr.Dataset,
-    pca: xr.Dataset,
-    states: States,
-    clusters: Clusters,
-    *,
-    umap: bool,
-    seed: int,
-) -> None:
+@dataclass(frozen=True)
+class Findings:
+    """What the other stages found.
+
+    Attributes
+    ----------
+    mask, pca : xarray.Dataset
+        Groups of the results.
+    states : States
+    clusters : Clusters
+    """
+
+    mask: xr.Dataset
+    pca: xr.Dataset
+    states: States
+    clusters: Clusters
+
+
+def report_stage(job: Job, found: Findings, *, umap: bool, seed: int) -> None:
     """Run the stage, or find it done.
 
     Parameters
     ----------
     job : Job
         With all other stages finished.
-    mask, pca : xarray.Dataset
-        Groups of the results.
-    states : States
-    clusters : Clusters
+    found : Findings
     umap : bool
         Draw a UMAP of the latents, or else of the components.
     seed : int
@@ -77,16 +88,22 @@ def report_stage(
     if umap:
         need("umap", extra="umap", purpose="--umap")
 
+    clusters = found.clusters
+
     def build(workspace: Path) -> None:
         means = _Means(job.results.path(), clusters.table)
         figures = workspace / "figures"
         figures.mkdir(exist_ok=True)
-        draw = _drawings(job, mask, pca, states, clusters, means)
+        draw = _drawings(job, found, means)
         if umap:
-            draw["umap"] = lambda: _umap(job, pca, clusters, seed)
+            draw["umap"] = lambda: _umap(job, found, seed)
         with job.progress.task("figures", total=len(draw), unit="figures") as task:
             for name, figure in draw.items():
-                save(figure(), figures / f"{name}.png")
+                drawn = job.results.path("figures", f"{name}.png")
+                if name in _OF_NO_CUT and drawn.is_file():
+                    shutil.copyfile(drawn, figures / drawn.name)
+                else:
+                    save(figure(), figures / drawn.name)
                 task.update(1)
         write_chimerax(
             workspace / "open.cxc",
@@ -100,13 +117,16 @@ def report_stage(
             series=[f"pcs/{path.name}" for path in sorted(job.results.path("pcs").iterdir())],
             series_level=volume_threshold(means[0]),
             title=Path(job.ensemble.path or "array").name,
+            noun=_noun(clusters),
         )
         source = job.ensemble.path or "an array in memory"
         write_notebook(
             workspace / "explore.ipynb",
             landscape_cells(folder=job.results.path(), ensemble=source),
         )
-        write_page(workspace / "report.html", job=job, mask=mask, pca=pca, clusters=clusters)
+        write_page(
+            workspace / "report.html", job=job, mask=found.mask, pca=found.pca, clusters=clusters
+        )
 
     job.results.stage(
         "report",
@@ -117,26 +137,31 @@ def report_stage(
     )
 
 
-def _drawings(
-    job: Job,
-    mask: xr.Dataset,
-    pca: xr.Dataset,
-    states: States,
-    clusters: Clusters,
-    means: _Means,
-) -> dict[str, Callable[[], Figure]]:
+def _drawings(job: Job, found: Findings, means: _Means) -> dict[str, Callable[[], Figure]]:
     """Return what draws each figure, in the order of the report."""
+    pca, states, clusters = found.pca, found.states, found.clusters
     voxel_size = job.ensemble.voxel_size_angstrom
     labels = clusters.dataset["cluster"].values
     outlier = clusters.dataset["outlier"].values
     scores = pca["scores"].values
     ratios = pca["explained_variance_ratio"].values
     evidence = clusters.evidence
-    inside = mask["mask"].values
-    shared: dict[str, Any] = {"states": labels, "ratios": ratios, "outliers": outlier}
+    inside = found.mask["mask"].values
+    names = job.ensemble.names.tolist()
+    noun = _noun(clusters)
+    shared: dict[str, Any] = {
+        "states": labels,
+        "ratios": ratios,
+        "outliers": outlier,
+        "noun": noun,
+    }
     drawings: dict[str, Callable[[], Figure]] = {
         "states": lambda: state_sheet(
-            means, states=clusters.table, voxel_size_angstrom=voxel_size, mask=inside
+            means,
+            states=clusters.table,
+            voxel_size_angstrom=voxel_size,
+            mask=inside,
+            noun=noun,
         ),
         "evidence": lambda: separation_evidence(
             states.dataset,
@@ -145,7 +170,7 @@ def _drawings(
             reason=evidence["reason"],
             automatic_n_clusters=evidence["automatic_n_clusters"],
         ),
-        "counts": lambda: state_counts(clusters.table),
+        "counts": lambda: state_counts(clusters.table, noun=noun),
         "components": lambda: component_sheet(
             _component_maps(job, pca),
             mean_map=_overall_mean(clusters, means),
@@ -153,13 +178,15 @@ def _drawings(
             ratios=ratios,
             mask=inside,
         ),
-        "pc1_pc2": lambda: pc_scatter(scores, **shared),
+        "pc1_pc2": lambda: pc_scatter(scores, names=names, **shared),
         "pc_pairs": lambda: pc_pairs(scores, **shared),
         "dendrogram": lambda: dendrogram(
             states.tree.merges,
             states=_of_leaves(states, labels),
             cut_height=states.tree.cut_height(evidence["n_clusters"]),
-            names=job.ensemble.names.tolist() if states.tree.exact else None,
+            sizes=np.bincount(states.tree.leaf) if not states.tree.exact else None,
+            names=names if states.tree.exact else None,
+            noun=noun,
             height_label=f"distance between merged clusters ({states.tree.linkage})",
         ),
         "scree": lambda: scree(
@@ -176,10 +203,16 @@ def _drawings(
             states=labels,
             x_label="latent dimension 1",
             y_label="latent dimension 2",
-            title="Latents, coloured by state",
+            title=f"Latents, coloured by {noun}",
             outliers=outlier,
+            noun=noun,
         )
     return drawings
+
+
+def _noun(clusters: Clusters) -> str:
+    """Return what groups are called: pieces of a continuum are no states."""
+    return "state" if clusters.evidence["separate_states"] else "cluster"
 
 
 def _component_maps(job: Job, pca: xr.Dataset) -> list[np.ndarray]:
@@ -208,20 +241,22 @@ def _overall_mean(clusters: Clusters, means: _Means) -> np.ndarray:
     return np.asarray(total / volumes.sum(), dtype=np.float32)
 
 
-def _umap(job: Job, pca: xr.Dataset, clusters: Clusters, seed: int) -> Figure:
+def _umap(job: Job, found: Findings, seed: int) -> Figure:
     module = need("umap", extra="umap", purpose="--umap")
     latent = job.ensemble.dataset.get("latent")
-    points = pca["scores"].values if latent is None else latent.values
+    points = found.pca["scores"].values if latent is None else latent.values
     neighbours = min(15, len(points) - 1)
+    what = "components" if latent is None else "latents"
     embedded = module.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(
         points
     )
     return state_scatter(
         embedded,
-        states=clusters.dataset["cluster"].values,
+        states=found.clusters.dataset["cluster"].values,
         x_label="UMAP 1",
         y_label="UMAP 2",
-        title=f"UMAP of the {'components' if latent is None else 'latents'}, coloured by state",
-        outliers=clusters.dataset["outlier"].values,
+        title=f"UMAP of the {what}, coloured by {_noun(found.clusters)}",
+        outliers=found.clusters.dataset["outlier"].values,
+        noun=_noun(found.clusters),
         ticks=False,
     )
