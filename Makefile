@@ -42,7 +42,7 @@ lint: $(VENV)/.installed
 peer: .venv-peer/.installed
 
 benchmark: $(VENV)/.installed .venv-peer/.installed
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m pytest benchmarks --size full
 
 clean:
 	rm -rf $(VENV) .venv-peer build dist *.egg-info

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CHECKOUT, emhet, run_measured
 
+from benchmarks.measuring import CHECKOUT, emhet, run_measured
 from emhet_dask.workflows.simulate import simulate_assembly
 
 PEER = CHECKOUT / ".venv-peer" / "bin" / "cryodrgn"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
-from conftest import emhet, run_measured
-
+from benchmarks.measuring import emhet, run_measured
 from emhet_dask.ensemble import open_ensemble
 from emhet_dask.ensemble.integrity import list_shards
 from emhet_dask.workflows.ingest import ingest

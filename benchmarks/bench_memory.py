@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from conftest import emhet, run_measured
-
+from benchmarks.measuring import emhet, run_measured
 from emhet_dask.workflows.simulate import simulate_assembly
 
 
