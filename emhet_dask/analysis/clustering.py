@@ -28,6 +28,7 @@ __all__ = [
     "build_tree",
     "build_tree_from_distances",
     "cophenetic_correlation",
+    "finite_table",
     "micro_cluster_agreement",
     "renumber",
 ]
@@ -141,7 +142,7 @@ def build_tree(
     InputError
         Where the points are not a table of finite numbers, or the linkage is unknown.
     """
-    points = _finite_table(points)
+    points = finite_table(points, name="points")
     _check_linkage(linkage)
     n = len(points)
     if n == 1:
@@ -247,7 +248,7 @@ def micro_cluster_agreement(
     n_clusters : int
         Where both trees are cut.
     """
-    points = _finite_table(points)
+    points = finite_table(points, name="points")
     share = min(1.0, n_micro / len(points))
     if len(points) > max_exact:
         chosen = np.random.default_rng(seed).choice(len(points), max_exact, replace=False)
@@ -256,6 +257,26 @@ def micro_cluster_agreement(
     approximate = _tree_of_leaves(points, leaf, linkage).cut(n_clusters)
     exact = Tree(_merge_points(points, linkage), np.arange(len(points)), linkage).cut(n_clusters)
     return float(adjusted_rand_index(exact, approximate))
+
+
+def finite_table(values: npt.ArrayLike, *, name: str) -> Array:
+    """Return coordinates (volume, dimension) as contiguous float64, or say what is wrong with them.
+
+    Raises
+    ------
+    InputError
+        Where they are not a table of finite numbers with at least one row and one column.
+    """
+    table = np.ascontiguousarray(values, dtype=np.float64)
+    if table.ndim != 2 or 0 in table.shape:
+        raise InputError(f"{name}: found shape {table.shape}, need volume × component")
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"{name}: {bad.size} of {len(table)} volumes hold NaN or infinity, "
+            f"the first is volume {bad[0]}"
+        )
+    return table
 
 
 def _joining_heights(tree: Tree, chosen: Labels) -> Array:
@@ -312,16 +333,3 @@ def _fastcluster() -> Any:
 def _check_linkage(linkage: str) -> None:
     if linkage not in get_args(Linkage):
         raise InputError(f"linkage: found {linkage!r}, need one of {', '.join(get_args(Linkage))}")
-
-
-def _finite_table(points: npt.ArrayLike) -> Array:
-    points = np.ascontiguousarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[0] < 1 or points.shape[1] < 1:
-        raise InputError(f"points: found shape {points.shape}, need volume × component")
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"points: {bad.size} of {len(points)} volumes hold NaN or infinity, "
-            f"the first is volume {bad[0]}"
-        )
-    return points

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 from scipy.special import ndtri
 
+from emhet_dask.analysis.clustering import finite_table
 from emhet_dask.analysis.states import signal_components
 from emhet_dask.errors import InputError
 
@@ -82,9 +83,7 @@ def find_outliers(
     InputError
         Where the scores are not a table of finite numbers, or lengths differ.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or 0 in scores.shape or not np.isfinite(scores).all():
-        raise InputError(f"scores: found shape {scores.shape}, need finite volume × component")
+    scores = finite_table(scores, name="scores")
     n = len(scores)
     measures = {
         "isolation": np.zeros(n),

@@ -26,6 +26,7 @@ from emhet_dask.analysis.clustering import (
     Linkage,
     Tree,
     build_tree,
+    finite_table,
     renumber,
 )
 from emhet_dask.analysis.separation import SLICES, Gap, gaps_between, merge_touching
@@ -128,9 +129,7 @@ def choose_states(
     InputError
         Where the scores are not a table of finite numbers or `exclude` has another length.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise InputError(f"scores: found shape {scores.shape}, need volume × component")
+    scores = finite_table(scores, name="scores")
     counted = _counted(exclude, len(scores))
     variance = scores.var(axis=0) if explained_variance is None else explained_variance
     n_signal = signal_components(
@@ -198,8 +197,11 @@ def signal_components(
     most = len(eigenvalues) if most is None else min(most, len(eigenvalues))
     if len(eigenvalues) < 4:
         return most
-    total = eigenvalues.sum() if total_variance is None else max(total_variance, eigenvalues.sum())
-    behind = (total - np.cumsum(eigenvalues) + eigenvalues) / (rank - np.arange(len(eigenvalues)))
+    count, total = len(eigenvalues), float(eigenvalues.sum())
+    if total_variance is not None:
+        count, total = rank, max(total_variance, total)
+    behind = total - np.cumsum(eigenvalues) + eigenvalues
+    behind /= count - np.arange(len(eigenvalues))
     height = eigenvalues / behind
     begins = np.flatnonzero(eigenvalues[:-1] > _FLOOR_STEP * eigenvalues[1:]) + 1
     if not begins.size:
