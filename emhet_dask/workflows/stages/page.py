@@ -41,6 +41,12 @@ _CAPTIONS = {
 }
 
 
+_ABOUT_EVIDENCE = (
+    "Any cloud of points can be cut into clusters. They are states only where nothing lies between "
+    "them: the gap between two neighbours must be wider than pieces of a continuum show."
+)
+
+
 def write_page(
     path: Path, *, job: Job, mask: xr.Dataset, pca: xr.Dataset, clusters: Clusters
 ) -> None:
@@ -104,7 +110,7 @@ def _sections(folder: Path, job: Job, pca: xr.Dataset, clusters: Clusters) -> li
             pictures("states", "counts"),
             states_table(clusters.table, noun="state" if separate else "cluster"),
         ),
-        Section("Are they separate?", clusters.evidence["reason"], pictures("evidence")),
+        Section("Are they separate?", _ABOUT_EVIDENCE, pictures("evidence")),
         Section("What varies", _about_components(pca), pictures("components", "pc1_pc2")),
         Section("All components", "", pictures("pc_pairs", "scree", "latents", "umap")),
         Section("Tree", _about_tree(clusters), pictures("dendrogram")),
