@@ -231,24 +231,24 @@ class _Verdict:
         else:
             slices = f"the {n_clusters} clusters are slices of a continuum"
         if self.n_signal == 0:
-            return f"No separate states: no component stands out of the noise, so {slices}."
+            return f"No component stands out of the noise, so {slices}."
         if self.n_volumes < _FEWEST:
             return (
-                f"No separate states can be claimed: {self.n_volumes} volumes are too few to show "
-                "that nothing lies between their groups."
+                f"{self.n_volumes} volumes are too few to show that nothing lies between their "
+                "groups."
             )
         if self.typical is None or self.widest is None:
-            return f"No separate states: there are no gaps between groups of volumes, so {slices}."
+            return f"There are no gaps between groups of volumes, so {slices}."
         if self.separate:
             return (
-                f"{n_clusters} separate states: neighbours are typically "
+                f"Neighbours among the {n_clusters} states are typically "
                 f"{self.typical.separation:.0f} times their own spread apart, where slices of a "
                 f"continuum are {SLICES:.1f} and hardly ever {self.typical.critical:.1f}."
             )
         convincing = _needed(self.n_volumes) * self.widest.critical
         return (
-            f"No separate states: the widest gap between groups is {self.widest.separation:.1f} "
-            f"times their own spread, where {convincing:.1f} would convince, so {slices}."
+            f"The widest gap between groups is {self.widest.separation:.1f} times their own "
+            f"spread, where {convincing:.1f} would convince, so {slices}."
         )
 
 
