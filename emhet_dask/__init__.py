@@ -1,7 +1,7 @@
 """Heterogeneity in cryo-EM: ensembles of density maps, analysed out of core on Dask.
 
 The commands of ``emhet`` are functions here, with the same names, options and defaults. Below
-them, functions on arrays: `pca`, `cluster`, `choose_states`, …
+them, functions on arrays: `pca`, `auto_mask`, `choose_states`.
 """
 
 from __future__ import annotations

@@ -117,6 +117,9 @@ RESULTS = _register(
         "critical_separation", ("n_clusters",), "f", "", "what pieces of a continuum hardly reach"
     ),
     Variable(
+        "convincing_separation", ("n_clusters",), "f", "", "what one gap must reach to convince"
+    ),
+    Variable(
         "separate_fraction", ("n_clusters",), "f", "", "share of volumes apart from all others"
     ),
     Variable("silhouette", ("n_clusters",), "f", "", "simplified silhouette, -1 to 1"),

@@ -73,7 +73,8 @@ class StateChoice:
     evidence : xarray.Dataset
         Over candidate numbers of clusters (``n_clusters``): ``separation`` of the least separate
         pair of neighbours, the ``critical_separation`` that pieces of a continuum hardly reach
-        with so few members, ``separate_fraction`` of the volumes in clusters apart from all
+        with so few members, ``convincing_separation`` that one gap must reach for there to be
+        states, ``separate_fraction`` of the volumes in clusters apart from all
         others, and the simplified ``silhouette``. The attribute ``slices_of_continuum`` (√12) is
         what the finest slices of an even continuum have on average.
     """
@@ -438,8 +439,9 @@ def _evidence(
         apart = 1.0 - float(np.isin(labels, list(touching)).mean())
         rows[row] = weakest.separation, weakest.critical, apart, _silhouette(inner, labels)
     names = ("separation", "critical_separation", "separate_fraction", "silhouette")
-    return xr.Dataset(
+    found = xr.Dataset(
         {name: ("n_clusters", column) for name, column in zip(names, rows.T, strict=True)},
         coords={"n_clusters": candidates},
         attrs={"slices_of_continuum": SLICES},
     )
+    return found.assign(convincing_separation=_needed(len(inner)) * found["critical_separation"])

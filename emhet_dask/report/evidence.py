@@ -19,6 +19,7 @@ __all__ = ["separation_evidence"]
 Array = npt.NDArray[Any]
 
 _BELOW = "#eeeeee"
+_LEAST_TOP = 5.0
 _HEIGHT = 2.75
 
 
@@ -106,8 +107,8 @@ def _write_verdict(figure: Figure, words: list[str], *, separate_states: bool) -
 
 def _draw_separation(axes: Axes, evidence: xr.Dataset) -> None:
     number = evidence["n_clusters"].values
-    separation = evidence["separation"].values
-    critical = evidence["critical_separation"].values
+    separation = _drawable(evidence["separation"].values)
+    critical = _drawable(evidence["critical_separation"].values)
     axes.plot(
         number,
         separation,
@@ -147,9 +148,10 @@ def _draw_separation(axes: Axes, evidence: xr.Dataset) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    low, high = np.nanmin([*separation, *critical]), np.nanmax([*separation, *critical])
+    drawn = np.concatenate([separation, critical])
+    drawn = drawn[np.isfinite(drawn)]
     # Room above for the names of the marks.
-    axes.set_ylim(min(1.0, 0.8 * low), 2.0 * high)
+    axes.set_ylim(min(1.0, 0.8 * drawn.min(initial=1.0)), 2.0 * drawn.max(initial=_LEAST_TOP))
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(-0.03, -0.16),
@@ -181,3 +183,8 @@ def _mark(axes: Axes, n_clusters: int, automatic: int | None, *, named: bool) ->
                 color=colour,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
             )
+
+
+def _drawable(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return values with gaps where a logarithmic axis cannot show them: no spread, or no gap."""
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)

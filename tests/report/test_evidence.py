@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from emhet_dask.report.evidence import separation_evidence
+from emhet_dask.report.style import to_png
 
 
 def _texts(figure) -> str:
@@ -74,3 +75,13 @@ def test_no_candidate_at_all(small) -> None:
     evidence = small.evidence * np.nan
     figure = separation_evidence(evidence, n_clusters=1, separate_states=False, reason="Too few.")
     assert "nothing to compare" in _texts(figure)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_clusters_without_spread_or_gap_leave_a_hole_and_no_warning(small, value) -> None:
+    evidence = small.evidence.assign(
+        separation=small.evidence["separation"] * 0 + value,
+        critical_separation=small.evidence["critical_separation"] * 0 + value,
+    )
+    figure = separation_evidence(evidence, n_clusters=4, separate_states=False, reason="")
+    assert len(to_png(figure)) > 1000
