@@ -285,11 +285,16 @@ def _empty(
     volumes: da.Array, threshold: float, least: int, compute: Callable[..., tuple[Any, ...]]
 ) -> InputError:
     low, high, usual = compute(volumes.min(), volumes.max(), volume_thresholds(volumes))
+    where = f"densities range from {low:.4g} to {high:.4g}"
+    if least > len(volumes):
+        return InputError(
+            f"--threshold: {threshold:.4g} lies inside the noise, which exceeds it anywhere in the "
+            f"box; {where}, expected something near {np.mean(usual):.4g}"
+        )
     return InputError(
         f"the mask is empty: no voxel exceeds the threshold {threshold:.4g} in {least} of "
-        f"{len(volumes)} volumes, which noise alone could not do; densities range from {low:.4g} "
-        f"to {high:.4g} and the usual threshold is {np.mean(usual):.4g}; give a threshold near it "
-        "or below, or a mask file"
+        f"{len(volumes)} volumes, which noise alone could not do; {where} and the usual threshold "
+        f"is {np.mean(usual):.4g}; give a threshold near it or below, or a mask file"
     )
 
 

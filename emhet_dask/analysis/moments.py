@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Moments", "accumulate", "finish", "merge", "merge_all"]
+
+# Voxels that are summed at a time: their temporaries stay in the cache.
+_PIECE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,16 @@ class Moments:
     squares: NDArray[np.float64]
 
 
-def accumulate(block: NDArray[Any], weights: ArrayLike | None = None) -> Moments:
-    """Moments of a block of volumes (or of rows of a matrix).
+def accumulate(volumes: Iterable[NDArray[Any]], weights: ArrayLike | None = None) -> Moments:
+    """Moments of volumes (or of rows of a matrix) that come one after another.
 
     Sums are of distances from the first volume that counts, in float64, so that a mean far from
-    zero costs no precision. Memory beside the block: four volumes of float64.
+    zero costs no precision. Memory: three volumes of float64, however many come.
 
     Parameters
     ----------
-    block : array (volume, ...)
-        At least one volume.
+    volumes : iterable of arrays of one shape
+        At least one; an array (volume, ...) is as good.
     weights : array (volume,), optional
         By default 1 each. A volume of weight 0 is not looked at.
 
@@ -48,24 +52,45 @@ def accumulate(block: NDArray[Any], weights: ArrayLike | None = None) -> Moments
     -------
     Moments
     """
-    counts = np.ones(len(block)) if weights is None else np.asarray(weights, dtype=np.float64)
-    counted = np.flatnonzero(counts)
-    shape = block.shape[1:]
-    sums, squares = np.zeros(shape), np.zeros(shape)
-    if counted.size == 0:
-        return Moments(0.0, sums, squares)
-    origin = block[counted[0]].astype(np.float64)
-    distance, product = np.empty(shape), np.empty(shape)
-    for index in counted[1:]:
-        np.subtract(block[index], origin, out=distance)
-        np.multiply(distance, counts[index], out=product)
-        sums += product
-        product *= distance
-        squares += product
-    weight = float(counts.sum())
-    squares -= sums**2 / weight
+    counts = repeat(1.0) if weights is None else np.asarray(weights, dtype=np.float64)
+    origin: NDArray[np.float64] | None = None
+    shape: tuple[int, ...] = ()
+    weight = 0.0
+    for volume, count in zip(volumes, counts, strict=weights is not None):
+        shape = volume.shape
+        if count == 0:
+            continue
+        weight += float(count)
+        if origin is None:
+            origin = volume.astype(np.float64).reshape(-1)
+            sums, squares = np.zeros(origin.size), np.zeros(origin.size)
+        else:
+            _add(volume.reshape(-1), float(count), origin, sums, squares)
+    if origin is None:
+        return Moments(0.0, np.zeros(shape), np.zeros(shape))
+    origin += sums / weight
+    np.square(sums, out=sums)
+    sums /= weight
+    squares -= sums
     np.maximum(squares, 0.0, out=squares)
-    return Moments(weight, origin + sums / weight, squares)
+    return Moments(weight, origin.reshape(shape), squares.reshape(shape))
+
+
+def _add(
+    volume: NDArray[Any],
+    count: float,
+    origin: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+) -> None:
+    """Add a volume's distances from `origin`, a piece after another that fits the cache."""
+    for start in range(0, len(volume), _PIECE):
+        piece = slice(start, start + _PIECE)
+        distance = volume[piece] - origin[piece]
+        product = distance * count
+        sums[piece] += product
+        product *= distance
+        squares[piece] += product
 
 
 def merge(first: Moments, second: Moments) -> Moments:

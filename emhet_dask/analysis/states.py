@@ -228,9 +228,9 @@ class _Verdict:
         if n_clusters == 1:
             slices = f"all {self.n_volumes} volumes count as one state"
         elif self.n_volumes < 10 * _SLICES:
-            slices = f"the {n_clusters} clusters of so few volumes are no more than a grouping"
+            slices = "clusters of so few volumes are no more than a grouping"
         else:
-            slices = f"the {n_clusters} clusters are slices of a continuum"
+            slices = "clusters are slices of a continuum"
         if self.n_signal == 0:
             return f"No component stands out of the noise, so {slices}."
         if self.n_volumes < _FEWEST:

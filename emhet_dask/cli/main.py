@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,18 +26,18 @@ class _Words(click.ParamType):
     """Any text; completes words such as ``auto`` and, for paths, file names."""
 
     def __init__(self, meta: Option) -> None:
-        self.name = "path" if meta.is_path else "text"
-        self._meta = meta
+        self.name = "path" if meta.kind.is_path else "text"
+        self._kind = meta.kind
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """Return what stands for the value in the help."""
         del param, ctx
-        kind = self._meta.type_name.split(" ", 1)[0]
+        kind = self._kind.type_name.split(" ", 1)[0]
         noun = {"int": "N", "float": "X", "path": "PATH"}.get(kind, "TEXT")
-        if not self._meta.choices:
+        if not self._kind.choices:
             return noun
         closed = kind.startswith("'")  # the words are all there is
-        return "[" + "|".join([*self._meta.choices, *([] if closed else [noun])]) + "]"
+        return "[" + "|".join([*self._kind.choices, *([] if closed else [noun])]) + "]"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -44,8 +45,8 @@ class _Words(click.ParamType):
         """Complete words, then leave files to the shell."""
         del ctx, param
         item = click.shell_completion.CompletionItem
-        found = [item(word) for word in self._meta.choices if word.startswith(incomplete)]
-        return [*found, item(incomplete, type="file")] if self._meta.is_path else found
+        found = [item(word) for word in self._kind.choices if word.startswith(incomplete)]
+        return [*found, item(incomplete, type="file")] if self._kind.is_path else found
 
 
 def _parameter(name: str, meta: Option, default: Any) -> click.Parameter:
@@ -56,10 +57,16 @@ def _parameter(name: str, meta: Option, default: Any) -> click.Parameter:
         return click.Argument(
             [name], required=required, nargs=nargs, type=_Words(meta), metavar=metavar
         )
-    if meta.type_name == "bool":
+    if meta.kind.type_name == "bool":
         long = spelled(name, meta)
         both = f"{long}/--no-{long[2:]}" if default else long
-        return click.Option([both, *meta.flags], default=default, is_flag=True, help=meta.help)
+        return click.Option(
+            [both, *meta.flags],
+            default=default,
+            is_flag=True,
+            help=meta.help,
+            show_default=bool(default),
+        )
     return click.Option(
         [spelled(name, meta), *meta.flags],
         required=required,
@@ -128,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         Status 0, 2 for what the user can mend, 130 when interrupted.
     """
+    # What an interrupt cuts off in the event loop is no news to anybody.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # A terminated command ends like an interrupted one: what it holds is given back on the way.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -144,4 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_INTERRUPTED)
     except EmhetError as error:
         click.echo(f"emhet: {error}", err=True)
+        sys.exit(_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"emhet: {error.filename}: {error.strerror}", err=True)
         sys.exit(_USER_ERROR)

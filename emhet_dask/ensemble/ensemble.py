@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,15 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from dask.base import tokenize
 
-from emhet_dask.ensemble.store import SCHEMA_VERSION, open_group
+from emhet_dask.ensemble.store import (
+    SCHEMA_VERSION,
+    CheckedArray,
+    digest_arrays,
+    open_group,
+    read_array,
+)
 from emhet_dask.errors import InputError
 from emhet_dask.variables import ENSEMBLE, check, describe
 
@@ -30,7 +38,7 @@ class Ensemble:
         arrays are those of `emhet_dask.variables.ENSEMBLE`, loaded. A repeated selection shares
         the data.
     fingerprint : str
-        Changes when the volumes do.
+        Changes when the volumes do, or what is known of them.
     path : str or None
         Where it is stored.
     """
@@ -140,21 +148,21 @@ def open_ensemble(path: str) -> Ensemble:
     missing = sorted({"volumes", "name", "usable"} - set(arrays))
     if missing:
         raise InputError(f"{path}: the arrays {', '.join(missing)} are missing; ingest it again")
+    if "fingerprint" not in attributes:
+        raise InputError(f"{path}: does not say what it holds; emhet ingest --overwrite mends it")
     stored = arrays.pop("volumes")
     variables: dict[str, Any] = {
-        name: (ENSEMBLE[name].dims, _loaded(array)) for name, array in arrays.items()
+        name: (ENSEMBLE[name].dims, read_array(group, name)) for name in arrays
     }
     scale = variables.get("scale")
     variables["volumes"] = (
         ENSEMBLE["volumes"].dims,
-        _lazy_volumes(stored, None if scale is None else scale[1]),
+        _lazy_volumes(stored, None if scale is None else scale[1], path),
     )
     variables["volume_index"] = (("volume",), np.arange(stored.shape[0]))
     dataset = xr.Dataset(variables, attrs=_public(attributes))
     check(dataset, ENSEMBLE, what=path)
-    return Ensemble(
-        describe(dataset, ENSEMBLE), fingerprint=str(attributes["ingest_key"]), path=path
-    )
+    return Ensemble(describe(dataset, ENSEMBLE), str(attributes["fingerprint"]), path)
 
 
 def from_array(
@@ -208,25 +216,27 @@ def from_array(
             raise InputError(f"{name}s: got {len(variables[name][1])} for {count} volumes")
     attributes = {
         "voxel_size_angstrom": float(voxel_size_angstrom),
-        "origin_angstrom": list(origin_angstrom),
+        "origin_angstrom": [float(value) for value in origin_angstrom],
     }
     dataset = describe(xr.Dataset(variables, attrs=attributes), ENSEMBLE)
-    return Ensemble(dataset, fingerprint=f"array-{array.name}")
+    told = {
+        name: np.asarray(values) for name, (_, values) in variables.items() if name != "volumes"
+    }
+    digest = digest_arrays(told, facts={"volumes": array.name, **attributes})
+    return Ensemble(dataset, fingerprint=f"array-{digest}")
 
 
-def _lazy_volumes(stored: zarr.Array, scale: np.ndarray | None) -> da.Array:
+def _lazy_volumes(stored: zarr.Array, scale: np.ndarray | None, path: str) -> da.Array:
     """Return the volumes as float32, one block per shard."""
     shards = stored.shards or stored.chunks
-    lazy = da.from_array(stored, chunks=shards, name=None, inline_array=True)
+    checked = CheckedArray(stored, path)
+    # The stored array names the graph, so that the same store gives the same names.
+    name = f"volumes-{tokenize(path, stored.shape, str(stored.metadata))}"
+    lazy = da.from_array(checked, chunks=shards, name=name, inline_array=True, asarray=False)
     if scale is None:
         return lazy
     factor = da.from_array(scale.astype(np.float32), chunks=shards[0])
     return lazy.astype(np.float32) * factor[:, None, None, None]
-
-
-def _loaded(array: zarr.Array) -> np.ndarray:
-    values = np.asarray(array[...])
-    return np.asarray(values.tolist(), dtype=str) if values.dtype.kind == "T" else values
 
 
 def _public(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,6 +244,4 @@ def _public(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(index: np.ndarray) -> str:
-    from hashlib import sha256  # noqa: PLC0415 - small and rare
-
-    return sha256(index.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(index.tobytes()).hexdigest()[:16]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from zarr.core.sync import sync
 
-from emhet_dask.ensemble.store import open_array, open_group
+from emhet_dask.ensemble.store import content_digest, open_array, open_group, read_array
 
-__all__ = ["Shard", "check_shard", "list_shards"]
+__all__ = ["Shard", "check_arrays", "check_shard", "list_shards"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,37 @@ def check_shard(shard: Shard, *, deep: bool) -> str | None:
     except Exception as error:
         return f"{shard.described} is damaged: {_first_line(error)}"
     return None
+
+
+def check_arrays(path: str) -> list[str]:
+    """Read every array but the volumes, and compare the content with what was ingested.
+
+    A chunk that is missing reads as zeros; only the comparison finds it.
+
+    Parameters
+    ----------
+    path : str
+        A store.
+
+    Returns
+    -------
+    list of str
+        What is wrong, as sentences.
+    """
+    group = open_group(path)
+    problems = []
+    for name in sorted(set(group.array_keys()) - {"volumes"}):
+        try:
+            read_array(group, name)
+        except Exception as error:
+            problems.append(f"array {name} is damaged: {_first_line(error)}")
+    fingerprint = group.attrs.get("fingerprint")
+    if not problems and fingerprint is not None and content_digest(group) != fingerprint:
+        problems.append(
+            "names, weights, particles or checksums of the sources are other than when they were "
+            "ingested"
+        )
+    return problems
 
 
 def _first_line(error: Exception) -> str:

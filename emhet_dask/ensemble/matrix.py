@@ -7,6 +7,7 @@ and its presence is the record that it is finished.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from emhet_dask.ensemble.ensemble import Ensemble
+from emhet_dask.ensemble.reading import stream
 from emhet_dask.ensemble.store import open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
@@ -28,6 +30,8 @@ _ROWS = 1024
 _SMALLEST_BAND_BYTES = 32 << 20
 _LARGEST_BAND_BYTES = 128 << 20
 _BANDS_OF_A_SMALL_MATRIX = 32
+# Volumes that one task reads, for a band whose rows others read beside it.
+_VOLUMES_PER_TASK = 32
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,8 @@ class MatrixLayout:
         count = self.shape[0]
         return [(start, min(start + self.rows, count)) for start in range(0, count, self.rows)]
 
-    @property
-    def band_bytes(self) -> int:
-        """Return the size of a full band."""
-        return min(self.rows, self.shape[0]) * self.shape[1] * np.dtype(self.dtype).itemsize
 
-
-def plan_matrix(n_volumes: int, n_voxels: int, dtype: str, *, align: int = 1) -> MatrixLayout:
+def plan_matrix(n_volumes: int, n_voxels: int, dtype: str) -> MatrixLayout:
     """Choose how the matrix is cut; by the data alone, so that results never depend on workers.
 
     Parameters
@@ -71,8 +70,6 @@ def plan_matrix(n_volumes: int, n_voxels: int, dtype: str, *, align: int = 1) ->
     n_volumes, n_voxels : int
     dtype : str
         ``"float32"`` or ``"float16"``.
-    align : int
-        Volumes per shard of the ensemble; bands hold a whole number of them where they can.
 
     Returns
     -------
@@ -83,8 +80,6 @@ def plan_matrix(n_volumes: int, n_voxels: int, dtype: str, *, align: int = 1) ->
     wanted = n_volumes * row_bytes / _BANDS_OF_A_SMALL_MATRIX
     band_bytes = min(max(wanted, _SMALLEST_BAND_BYTES), _LARGEST_BAND_BYTES)
     rows = int(min(_ROWS, max(1, band_bytes // row_bytes)))
-    if rows > align:
-        rows -= rows % align
     return MatrixLayout(
         shape=(n_volumes, n_voxels),
         dtype=dtype,
@@ -116,12 +111,8 @@ def write_matrix(
     """
     voxels = np.flatnonzero(mask > 0)
     scale = ensemble.dataset.get("scale")
-    layout = plan_matrix(
-        ensemble.n_volumes,
-        len(voxels),
-        "float32" if scale is None else "float16",
-        align=ensemble.volumes.chunks[0][0],
-    )
+    dtype = "float32" if scale is None else "float16"
+    layout = plan_matrix(ensemble.n_volumes, len(voxels), dtype)
     target, fresh = _target(path, layout, key)
     if fresh:
         group = open_group(path, mode="r+")
@@ -130,31 +121,30 @@ def write_matrix(
         if scale is not None:
             _put(group, "matrix_scale", np.asarray(scale.values, dtype=np.float32))
         group.attrs["key"] = key  # last: with it, the arrays above are known to be there
-    flat = ensemble.volumes.map_blocks(
-        _take,  # type: ignore[arg-type]
-        voxels,
-        dtype=np.float32,
-        drop_axis=[1, 2, 3],
-        new_axis=[1],
-        chunks=(ensemble.volumes.chunks[0], (len(voxels),)),
-    )
-    if scale is not None:
-        factor = da.from_array(np.asarray(scale.values, np.float32), chunks=(flat.chunks[0],))
-        flat = (flat / factor[:, None]).astype(np.float16)
-    tasks = [
-        _write_band(target, start, flat[start:stop])
-        for number, (start, stop) in enumerate(layout.bands)
-        if fresh or not _has_band(target, number)
-    ]
+    factor = None if scale is None else np.asarray(scale.values, dtype=np.float32)
+    index = dask.delayed(voxels, pure=False)  # once in the graph, not once per task
+    tasks = []
+    for number, (start, stop) in enumerate(layout.bands):
+        if fresh or not _has_band(target, number):
+            parts = [
+                _take(
+                    stream(ensemble, rows), index, None if factor is None else factor[rows], dtype
+                )
+                for rows in _cut(start, stop)
+            ]
+            tasks.append(_write_band(target, start, parts))
     return tasks, layout
 
 
-def open_matrix(path: str) -> xr.Dataset:
+def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     """Open the matrix as lazy arrays, one block per band.
 
     Parameters
     ----------
     path : str
+    columns : bool
+        One block per stored chunk instead, narrow in columns: for work that goes through the matrix
+        by columns, which would otherwise wait for all bands. A chunk is read without its band.
 
     Returns
     -------
@@ -164,11 +154,11 @@ def open_matrix(path: str) -> xr.Dataset:
     """
     group = open_group(path)
     stored = open_array(group, "matrix")
-    band = stored.shards or stored.chunks
-    matrix = da.from_array(stored, chunks=band, name=None, inline_array=True)
+    blocks = stored.chunks if columns else stored.shards or stored.chunks
+    matrix = da.from_array(stored, chunks=blocks, name=None, inline_array=True)
     if "matrix_scale" in group:
         scale = np.asarray(open_array(group, "matrix_scale")[...])
-        factor = da.from_array(scale, chunks=band[0])
+        factor = da.from_array(scale, chunks=blocks[0])
         matrix = matrix.astype(np.float32) * factor[:, None]
     dataset = xr.Dataset(
         {
@@ -181,12 +171,28 @@ def open_matrix(path: str) -> xr.Dataset:
     return describe(dataset, RESULTS)
 
 
-def _take(volumes: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    return volumes.reshape(len(volumes), -1)[:, voxels]
+def _cut(start: int, stop: int) -> list[np.ndarray]:
+    return [
+        np.arange(first, min(first + _VOLUMES_PER_TASK, stop))
+        for first in range(start, stop, _VOLUMES_PER_TASK)
+    ]
 
 
 @dask.delayed(pure=False)
-def _write_band(target: zarr.Array, start: int, rows: Any) -> int:
+def _take(
+    volumes: Iterable[np.ndarray], voxels: np.ndarray, factor: np.ndarray | None, dtype: str
+) -> np.ndarray:
+    """Return the masked voxels of volumes that come one after another, as they are stored."""
+    rows = []
+    for row, volume in enumerate(volumes):
+        values = volume.reshape(-1)[voxels]
+        rows.append((values if factor is None else values / factor[row]).astype(dtype, copy=False))
+    return np.stack(rows)
+
+
+@dask.delayed(pure=False)
+def _write_band(target: zarr.Array, start: int, parts: list[np.ndarray]) -> int:
+    rows = np.concatenate(parts)
     target[start : start + len(rows)] = rows
     return len(rows)
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, overload
 
@@ -86,7 +86,8 @@ def find_volumes(
     Returns
     -------
     list of VolumeSource
-        With ``on_error="skip"`` a tuple of that and the list of problems, one sentence each.
+        Their paths are absolute. With ``on_error="skip"`` a tuple of that and the list of
+        problems, one sentence each.
 
     Raises
     ------
@@ -284,4 +285,5 @@ def _header_or_problem(file: _MapFile) -> tuple[MapHeader, float | None] | str:
         nz, ny, nx = header.shape
         images = "; it looks like a stack of images" if ny == nx else ""
         return f"{file.path}: {nx} × {ny} × {nz} voxels; a density map has to be a cube{images}"
-    return header, file.weight
+    # Workers may have another working directory.
+    return replace(header, path=os.path.abspath(file.path)), file.weight  # noqa: PTH100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from emhet_dask.errors import InputError, join_problems
 from emhet_dask.formats.cryodrgn import read_z
 
-__all__ = ["read_latents", "read_names", "read_weights"]
+__all__ = ["read_csv", "read_latents", "read_names", "read_weights"]
 
 _MAP_ENDING = re.compile(r"\.(mrc|map|ccp4)(\.gz|\.bz2)?$", re.IGNORECASE)
 _CUSTOM_NAME = re.compile(r"custom_?name(_?1)?", re.IGNORECASE)
@@ -41,7 +41,7 @@ def read_weights(path: str | Path, *, names: Sequence[str]) -> np.ndarray:
         When a column is missing, a volume is missing or there twice, a weight is negative or not
         a number, or all are 0.
     """
-    table = _read_csv(path)
+    table = read_csv(path)
     columns = {str(column).strip().lower(): column for column in table}
     if "weight" not in columns or not {"name", "volume"} & set(columns):
         raise InputError(
@@ -87,7 +87,7 @@ def read_names(path: str | Path, *, names: Sequence[str]) -> list[str]:
         When a column or volume is missing, a volume is there twice, or two custom names are equal
         or one is empty.
     """
-    table = _read_csv(path)
+    table = read_csv(path)
     columns = {str(column).strip().lower(): column for column in table}
     custom = [column for name, column in columns.items() if _CUSTOM_NAME.fullmatch(name)]
     if "original_filename" not in columns or len(custom) != 1:
@@ -111,21 +111,22 @@ def read_names(path: str | Path, *, names: Sequence[str]) -> list[str]:
     return [str(name) for name in given]
 
 
-def read_latents(path: str | Path, *, n_rows: int, of: str = "volume") -> np.ndarray:
-    """Read latent coordinates, one row per volume or per particle.
+def read_latents(path: str | Path, *, n_rows: Mapping[str, int]) -> tuple[str, np.ndarray]:
+    """Read latent coordinates, and tell by their number what a row of them stands for.
 
     Parameters
     ----------
     path : str or Path
         ``.npy``, ``.csv``, ``.txt`` or ``.pkl`` (of plain arrays), numbers only.
-    n_rows : int
-        Rows expected.
-    of : str
-        What a row stands for, for messages: ``"volume"`` or ``"particle"``.
+    n_rows : mapping of str to int
+        What a row may stand for, and how many there would be: ``{"volume": 500, "particle":
+        20_000}``. The first that fits is taken.
 
     Returns
     -------
-    ndarray
+    of : str
+        Key of ``n_rows``.
+    latents : ndarray
         float, ``row × latent dimension``.
 
     Raises
@@ -134,14 +135,31 @@ def read_latents(path: str | Path, *, n_rows: int, of: str = "volume") -> np.nda
         When the file cannot be read, has another number of rows, or values not finite.
     """
     latents = read_z(path)
-    if len(latents) != n_rows:
-        raise InputError(
-            f"{path}: has {len(latents)} rows of latents, expected {n_rows}, one per {of}"
-        )
-    return latents
+    for of, count in n_rows.items():
+        if len(latents) == count:
+            return of, latents
+    expected = " or ".join(f"{count}, one per {of}" for of, count in n_rows.items())
+    raise InputError(f"{path}: {len(latents)} rows of latents, expected {expected}")
 
 
-def _read_csv(path: str | Path) -> pd.DataFrame:
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file with every cell as text, so that ``NA`` and ``001`` stay what they are.
+
+    Parameters
+    ----------
+    path : str or Path
+        With a line of column names.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Texts; an empty cell is ``""``.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it cannot be read as CSV.
+    """
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from emhet_dask.errors import InputError
+from emhet_dask.options.kinds import Kind
 
 __all__ = ["Command", "Option", "command", "option"]
 
@@ -29,42 +30,28 @@ class Option:
     ----------
     help : str
         One sentence, for ``--help`` and for the docstring.
-    parse : callable
-        Turns what was given, text or value, into the value; raises ``ValueError`` otherwise.
-    expected : str
-        The end of the message 'expected …'.
-    type_name : str
-        For docstrings and metavars.
+    kind : Kind
+        How a value is given.
     flags : tuple of str
         Short flags beside the long one, e.g. ``("-o",)``.
     argument : bool
         True for a positional argument.
     many : bool
         True where several values may be given.
-    required : bool
-    choices : tuple of str
-        Words for completion; `parse` decides what is allowed.
-    is_path : bool
-        Complete file names.
     """
 
     help: str
-    parse: Callable[[Any], Any]
-    expected: str
-    type_name: str
+    kind: Kind
     flags: tuple[str, ...] = ()
     argument: bool = False
     many: bool = False
-    required: bool = False
-    choices: tuple[str, ...] = ()
-    is_path: bool = False
 
 
 def option(
     default: Any = dataclasses.MISSING,
     *,
     help: str,  # noqa: A002 - the word that every command-line library uses
-    kind: Callable[..., Any],
+    kind: Kind,
     flags: Sequence[str] = (),
     argument: bool = False,
     many: bool = False,
@@ -77,9 +64,8 @@ def option(
         Without it the option is required.
     help : str
         One sentence.
-    kind : callable
-        One of the makers in `emhet_dask.options.kinds`, e.g. ``kinds.whole(minimum=1)``; it
-        carries the parser and how it is described.
+    kind : Kind
+        Made by `emhet_dask.options.kinds`, e.g. ``kinds.whole(minimum=1)``.
     flags : sequence of str
         Short flags.
     argument : bool
@@ -91,19 +77,7 @@ def option(
     -------
     dataclasses.Field
     """
-    described = cast("Any", kind)
-    meta = Option(
-        help=help,
-        parse=described.parse,
-        expected=described.expected,
-        type_name=described.type_name,
-        flags=tuple(flags),
-        argument=argument,
-        many=many,
-        required=default is dataclasses.MISSING,
-        choices=described.choices,
-        is_path=described.is_path,
-    )
+    meta = Option(help=help, kind=kind, flags=tuple(flags), argument=argument, many=many)
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata={"option": meta})
     return dataclasses.field(default=default, metadata={"option": meta})
@@ -164,13 +138,13 @@ def _parse(name: str, meta: Option, given: Any) -> Any:
     try:
         if meta.many:
             single = isinstance(given, (str, bytes, os.PathLike)) or not isinstance(given, Sequence)
-            return tuple(meta.parse(value) for value in ([given] if single else given))
-        return meta.parse(given)
+            return tuple(meta.kind.parse(value) for value in ([given] if single else given))
+        return meta.kind.parse(given)
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
-            f"{spelled(name, meta)}: got {given!r}, expected {meta.expected}"
+            f"{spelled(name, meta)}: got {given!r}, expected {meta.kind.expected}"
         ) from error
 
 
@@ -243,7 +217,7 @@ def _docstring(written: str, options_class: type[Command]) -> str:
     for name, (meta, default) in options_class.options().items():
         optional = "" if default is dataclasses.MISSING else f", default {default!r}"
         many = "sequence of " if meta.many else ""
-        lines.append(f"{name} : {many}{meta.type_name}{optional}")
+        lines.append(f"{name} : {many}{meta.kind.type_name}{optional}")
         lines.extend(textwrap.wrap(meta.help, 92, initial_indent="    ", subsequent_indent="    "))
     head, _, rest = inspect.cleandoc(written).partition("\n\n")
     return "\n\n".join(part for part in (head, "\n".join(lines), rest) if part)

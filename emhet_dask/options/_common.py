@@ -35,8 +35,8 @@ class Run(Quiet):
         "local",
         help=(
             "Where to compute: local (threads of this process), local:N (N processes), an address "
-            "(tcp://… or tls://…), scheduler-file:PATH, runner (inside an allocation), or a YAML "
-            "file with class, options and jobs or adapt; from Python also a distributed.Client."
+            "(tcp://… or tls://…), scheduler-file:PATH, or a YAML file with class, options and "
+            "jobs or adapt; from Python also a distributed.Client."
         ),
         kind=kinds.anything("a cluster specification such as local:4", "str or Client"),
     )

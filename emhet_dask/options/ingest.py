@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emhet_dask.options import kinds
-from emhet_dask.options._base import Command, option
+from emhet_dask.options._base import option
 from emhet_dask.options._common import Quiet, Run
 
 __all__ = ["Info", "Ingest"]
@@ -94,7 +94,7 @@ class Ingest(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info(Quiet, Command):
+class Info(Quiet):
     """Say what is in an ensemble store and whether it is whole."""
 
     summary = "Say what is in a store, and whether it is whole."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,19 +23,34 @@ __all__ = [
 ]
 
 
+# Nobody means more by 0-N; a slip, or an attempt to fill the memory of a service.
+_LONGEST_RANGE = 10_000_000
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A parser with its description; see `emhet_dask.options._base.Option` for the fields."""
+    """How a value is given.
+
+    Attributes
+    ----------
+    parse : callable
+        Turns what was given, text or value, into the value; raises ``ValueError`` or ``TypeError``
+        otherwise.
+    expected : str
+        The end of the message 'expected …'.
+    type_name : str
+        For docstrings and metavars.
+    choices : tuple of str
+        Words for completion; `parse` decides what is allowed.
+    is_path : bool
+        Complete file names.
+    """
 
     parse: Callable[[Any], Any]
     expected: str
     type_name: str
     choices: tuple[str, ...] = ()
     is_path: bool = False
-
-    def __call__(self, given: Any) -> Any:
-        """Parse a value."""
-        return self.parse(given)
 
 
 def _bounds(minimum: float | None, maximum: float | None) -> str:
@@ -80,7 +96,7 @@ def whole(
     """Make the kind 'whole number', with bounds and words such as ``auto`` that are allowed too."""
 
     def convert(given: Any) -> int:
-        if isinstance(given, bool) or (isinstance(given, float) and given != int(given)):
+        if isinstance(given, bool) or (isinstance(given, float) and not given.is_integer()):
             raise ValueError(given)
         return int(given)
 
@@ -156,9 +172,10 @@ def numbers(expected: str = "whole numbers separated by commas, such as 0,3,7-9"
         found: list[int] = []
         for part in given.split(","):
             first, dash, last = part.strip().partition("-")
-            found.extend(range(int(first), int(last) + 1) if dash else [int(first)])
-        if not found:
-            raise ValueError(given)
+            run = range(int(first), (int(last) if dash else int(first)) + 1)
+            if not 0 < len(run) <= _LONGEST_RANGE:
+                raise ValueError(given)
+            found.extend(run)
         return tuple(found)
 
     return Kind(parse, expected, "str or sequence of int")
@@ -168,8 +185,8 @@ def memory() -> Kind:
     """Make the kind 'amount of memory', such as ``4GB``; kept as text."""
 
     def parse(given: Any) -> str:
-        digits = str(given).strip().lower().removesuffix("b").removesuffix("i")
-        float(digits.rstrip("kmgt"))
+        if not re.fullmatch(r"\d+(\.\d*)?\s*([kmgtp]i?)?b?", str(given).strip().lower()):
+            raise ValueError(given)
         return str(given).strip()
 
     return Kind(parse, "an amount of memory such as 4GB", "str")

@@ -74,7 +74,7 @@ class Landscape(Run):
         kind=kinds.whole(minimum=1),
     )
     plot_dim: int = option(
-        5, help="Components drawn and written as trajectories.", kind=kinds.whole(minimum=1)
+        5, help="Components drawn, and written as maps.", kind=kinds.whole(minimum=1)
     )
     n_clusters: Any = option(
         "auto",

@@ -29,8 +29,8 @@ class Select(Quiet):
         help="States, such as 0,3 or 0-4.", kind=kinds.numbers(), flags=("-c",)
     )
     output: str = option(
-        help="File to write: .star, .pkl (cryoDRGN indices), .txt (names) or .csv.",
-        kind=kinds.path(expected="a file ending in .star, .pkl, .txt or .csv"),
+        help="File to write: .star or .cs, .pkl (cryoDRGN indices), .txt (names) or .csv.",
+        kind=kinds.path(expected="a file ending in .star, .cs, .pkl, .txt or .csv"),
         flags=("-o",),
     )
     particles: str | None = option(

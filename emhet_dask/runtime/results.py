@@ -36,7 +36,13 @@ KEY_PREFIX = 12
 
 
 class ResultsFolder:
-    """The folder of ``-o`` while a command works in it; see `ResultsFolder.open`."""
+    """The folder of ``-o`` while a command works in it; see `ResultsFolder.open`.
+
+    Attributes
+    ----------
+    client : distributed.Client or None
+        Whose workers' memory is recorded too; may be set once the folder is taken.
+    """
 
     def __init__(
         self,
@@ -55,7 +61,7 @@ class ResultsFolder:
         self._overwrite = overwrite
         self._lock = lock
         self._progress = progress
-        self._client = client
+        self.client = client
         self._keys: dict[str, str] = {}
 
     @classmethod
@@ -199,7 +205,7 @@ class ResultsFolder:
             _words_for_full_disk(name, self._root),
             self._workspace(name, key, resumable=resumable) as workspace,
         ):
-            with measure(self._client) as measured:
+            with measure(self.client) as measured:
                 summary = plain(build(workspace) or {})
             _sweep(workspace)
             done = StageRecord(

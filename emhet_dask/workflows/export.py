@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ class Exported:
 def export(options: Export) -> Exported:
     """Write volumes back to MRC files.
 
-    Of a store, all or the chosen volumes; of a landscape, a folder ``cluster_000`` per state.
-    Voxel size and origin are those of the ensemble.
+    Of a store, all usable or the chosen volumes; of a landscape, a folder ``cluster_000`` per
+    state. Folders in the names of volumes are kept. Voxel size and origin are those of the
+    ensemble.
 
     Returns
     -------
@@ -55,11 +57,12 @@ def export(options: Export) -> Exported:
     Raises
     ------
     InputError
-        When a volume or state does not exist, or a file is there already.
+        When a volume or state does not exist, a volume is not usable, none is chosen, two would
+        be one file, or a file is there already.
     """
     folder = Path(options.output)
     ensemble, wanted = _wanted(options)
-    paths = [folder / inside / f"{_safe(ensemble.names[volume])}.mrc" for volume, inside in wanted]
+    paths = _paths(folder, ensemble, wanted)
     taken = [path for path in paths if path.exists()]
     if taken and not options.overwrite:
         raise InputError(
@@ -87,11 +90,12 @@ class _Task:
     def run(self) -> None:
         for path, volume in zip(self.paths, self.volumes, strict=True):
             write_map(
-                path,
+                f"{path}.partial",
                 volume,
                 voxel_size_angstrom=self.voxel_size_angstrom,
                 origin_angstrom=self.origin_angstrom,
             )
+            os.replace(f"{path}.partial", path)  # noqa: PTH105 - a map is there when it is whole
 
 
 def _tasks(ensemble: Ensemble, volumes: np.ndarray, paths: list[str]) -> Iterator[_Task]:
@@ -113,6 +117,8 @@ def _wanted(options: Export) -> tuple[Ensemble, list[tuple[int, str]]]:
         if options.volumes is not None:
             _check(options.volumes, ensemble)
             labels = labels[labels["volume"].isin(options.volumes)]
+            if labels.empty:
+                raise InputError("--volumes: none of them is in the chosen states of the landscape")
         pairs = zip(labels["volume"], labels["cluster"], strict=True)
         return ensemble, [(int(volume), f"cluster_{cluster:03d}") for volume, cluster in pairs]
     if options.clusters is not None:
@@ -121,20 +127,47 @@ def _wanted(options: Export) -> tuple[Ensemble, list[tuple[int, str]]]:
             "of a landscape"
         )
     ensemble = open_ensemble(options.source)
-    numbers = range(ensemble.n_volumes) if options.volumes is None else options.volumes
-    _check(numbers, ensemble)
+    if options.volumes is None:
+        numbers = np.flatnonzero(ensemble.dataset["usable"].values).tolist()
+    else:
+        _check(options.volumes, ensemble)
+        numbers = list(dict.fromkeys(options.volumes))
     return ensemble, [(int(number), "") for number in numbers]
 
 
-def _check(numbers: Any, ensemble: Ensemble) -> None:
+def _check(numbers: Sequence[int], ensemble: Ensemble) -> None:
     wrong = [number for number in numbers if not 0 <= number < ensemble.n_volumes]
     if wrong:
         raise InputError(
             f"--volumes: no volume {wrong[0]} in {ensemble.path}; it has 0 to "
             f"{ensemble.n_volumes - 1}"
         )
+    usable = ensemble.dataset["usable"].values
+    faulty = [number for number in numbers if not usable[number]]
+    if faulty:
+        source = ensemble.dataset["source"].values[faulty[0]]
+        raise InputError(
+            f"--volumes: volume {faulty[0]} of {ensemble.path} ({source}) was faulty when it was "
+            "ingested and is not usable; leave it out"
+        )
 
 
-def _safe(name: str) -> str:
-    """Return a name as one component of a path; names hold folders where bare ones repeat."""
-    return name.replace("/", "_").replace("\\", "_").lstrip(".") or "volume"
+def _paths(folder: Path, ensemble: Ensemble, wanted: list[tuple[int, str]]) -> list[Path]:
+    """Return the file of each volume that is wanted."""
+    names: dict[Path, str] = {}
+    for volume, inside in wanted:
+        name = str(ensemble.names[volume])
+        path = folder / inside / _file_of(name)
+        if path in names:
+            raise InputError(
+                f"{path}: the volumes {names[path]!r} and {name!r} would be written to one file; "
+                "ingest them with other --names"
+            )
+        names[path] = name
+    return list(names)
+
+
+def _file_of(name: str) -> str:
+    """Return the file of a name, always below the folder; a name may hold folders itself."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in {"", "."}]
+    return "/".join("__" if part == ".." else part for part in parts or ["volume"]) + ".mrc"

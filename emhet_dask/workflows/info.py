@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from emhet_dask.ensemble.integrity import check_shard, list_shards
-from emhet_dask.ensemble.store import open_array, open_group
+from emhet_dask.ensemble.integrity import check_arrays, check_shard, list_shards
+from emhet_dask.ensemble.store import open_array, open_group, read_array
 from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.ingest import Info
@@ -35,7 +36,7 @@ class StoreInfo:
 
     @property
     def whole(self) -> bool:
-        """Tell whether every shard is there and, where it was read, right."""
+        """Tell whether every shard is there and, where they were read, all arrays are right."""
         return bool(self.facts["whole"])
 
     @property
@@ -63,7 +64,9 @@ class StoreInfo:
             lines.append(f"  {facts['n_particles']} particles are assigned to volumes")
         if facts["latent_dim"]:
             lines.append(f"  latents of {facts['latent_dim']} dimensions")
-        checked = "every shard is there" + (", every checksum right" if facts["checked"] else "")
+        checked = "every shard is there" + (
+            ", every checksum right" if facts["checked"] else "; nothing was read to test it"
+        )
         lines.append(f"  whole: {checked}" if self.whole else "  NOT whole:")
         lines.extend(f"    {problem}" for problem in facts["problems"])
         return lines
@@ -122,8 +125,14 @@ def _damage(path: str, *, deep: bool, quiet: bool) -> list[str]:
         for shard in shards:
             problems.append(check_shard(shard, deep=deep))
             task.update(1)
-    return [problem for problem in problems if problem is not None]
+    return [problem for problem in problems if problem is not None] + (
+        check_arrays(path) if deep else []
+    )
 
 
-def _sum_of(group: Any, name: str, reduce: Any) -> Any:
-    return reduce(np.asarray(open_array(group, name)[...])) if name in group else None
+def _sum_of(group: Any, name: str, reduce: Callable[[np.ndarray], float]) -> float | None:
+    """Return a sum over an array; None where it is missing or, which the check tells, damaged."""
+    try:
+        return reduce(read_array(group, name)) if name in group else None
+    except Exception:
+        return None

@@ -17,9 +17,11 @@ from emhet_dask.ensemble.layout import Layout, plan_layout
 from emhet_dask.ensemble.store import (
     RECORD_COLUMNS,
     create_store,
+    digest_arrays,
     finish_store,
     open_array,
     open_group,
+    read_array,
     read_records,
     write_shard,
 )
@@ -93,7 +95,7 @@ def ingest(options: Ingest) -> Ingested:
     plan = _plan(options)
     fresh = _prepare(plan, overwrite=options.overwrite)
     if not fresh and open_group(plan.path).attrs.get("complete"):
-        return plan.report(written=0)
+        return plan.report(written=0, skipped=_faulty(plan))
     tasks = _unfinished(plan)
     progress = Progress(quiet=options.quiet)
     problems: list[str] = []
@@ -104,7 +106,9 @@ def ingest(options: Ingest) -> Ingested:
     if problems and not plan.skip:
         raise InputError(join_problems(problems, what="maps cannot be used"))
     finish_store(plan.path)
-    return plan.report(written=sum(len(task.sources) for task in tasks), skipped=problems)
+    earlier = _faulty(plan, but=tasks)
+    written = sum(len(task.sources) for task in tasks)
+    return plan.report(written=written, skipped=[*earlier, *problems])
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ def _plan(options: Ingest) -> _Plan:
         "box", "apix", "dtype", "names", "weights", "labels", "particles", "ind", "latents"
     )
     files = [(os.path.realpath(source.header.path), source.index) for source in sources]
+    tables = {name: known[name] for name in known if not name.startswith("source")}
     return _Plan(
         path=options.output,
         sources=tuple(sources),
@@ -155,7 +160,9 @@ def _plan(options: Ingest) -> _Plan:
         skip=skip,
         skipped=tuple(skipped),
         known=known,
-        key=digest({"files": files, "settings": settings, "skip": skip}),
+        key=digest(
+            {"files": files, "settings": settings, "skip": skip, "tables": digest_arrays(tables)}
+        ),
         attributes={
             **attributes,
             "voxel_size_angstrom": voxel_size,
@@ -188,15 +195,18 @@ def _known(
 def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
     """Make the store, or find it as an interrupted ingest left it; tell whether it is new."""
     there = _exists(plan.path)  # also refuses what is no store, before anything is replaced
-    if overwrite or not there:
+    if not there:
         _create(plan)
         return True
     attributes = dict(open_group(plan.path).attrs)
     if attributes.get("schema") != "emhet_dask.ensemble":
         raise InputError(f"{plan.path}: exists and is not an ensemble store; choose another -o")
+    if overwrite:
+        _create(plan)
+        return True
     if attributes.get("ingest_key") != plan.key:
         raise InputError(
-            f"{plan.path}: made from other files or with other options; --overwrite replaces it"
+            f"{plan.path}: made from other files, tables or options; --overwrite replaces it"
         )
     if not attributes.get("prepared"):
         _create(plan)
@@ -264,6 +274,17 @@ def _refuse_changed_sources(plan: _Plan) -> None:
             f"{plan.path}: {len(changed)} of its source files changed since it was made, the first "
             f"is {first}; --overwrite reads them again"
         )
+
+
+def _faulty(plan: _Plan, *, but: Sequence[_ShardTask] = ()) -> list[str]:
+    """Name the volumes of a complete store that are not usable, but for those of some tasks."""
+    usable = read_array(open_group(plan.path), "usable")
+    for task in but:
+        usable[slice(*task.bounds)] = True
+    return [
+        f"{_where(plan.sources[row])}: was faulty when it was read, and is left out"
+        for row in np.flatnonzero(~usable)
+    ]
 
 
 def _unfinished(plan: _Plan) -> list[_ShardTask]:
@@ -363,10 +384,13 @@ class _Reader:
         return range(row, last)
 
 
+def _where(source: VolumeSource) -> str:
+    stacked = source.header.n_volumes > 1
+    return source.header.path + (f" (volume {source.index})" if stacked else "")
+
+
 def _refuse_nonsense(source: VolumeSource, measured: dict[str, float]) -> None:
-    where = source.header.path
-    if source.header.n_volumes > 1:
-        where += f" (volume {source.index})"
+    where = _where(source)
     if not np.isfinite([measured["minimum"], measured["maximum"], measured["mean"]]).all():
         raise InputError(f"{where}: holds NaN or infinite densities, expected finite numbers")
     if measured["minimum"] == measured["maximum"]:

@@ -11,13 +11,17 @@ import pandas as pd
 import xarray as xr
 
 from emhet_dask.ensemble.groups import load_group
-from emhet_dask.errors import InputError
+from emhet_dask.errors import InputError, need
 from emhet_dask.options import command
 from emhet_dask.options.landscape import Landscape
 from emhet_dask.report.verdict import headline
-from emhet_dask.runtime import Progress, ResultsFolder, connect, worker_memory_bytes
-from emhet_dask.workflows.stages.clusters import Clusters, clusters_stage
-from emhet_dask.workflows.stages.components import ComponentOptions, components_stage
+from emhet_dask.runtime import Progress, ResultsFolder, connect, parse_bytes
+from emhet_dask.workflows.stages.clusters import clusters_stage
+from emhet_dask.workflows.stages.components import (
+    ComponentOptions,
+    components_stage,
+    trajectories_stage,
+)
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
@@ -107,31 +111,35 @@ def landscape(options: Landscape) -> Landscaped:
     source = open_source(options.ensemble)
     volumes, earlier = choose_volumes(source, options.keep)
     ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
-    _check_components(options.n_components, len(volumes))
+    masking = _mask_options(options, earlier)
+    used = ComponentOptions(**options.parameters(*ComponentOptions.__dataclass_fields__))
+    building = TreeOptions(options.linkage, options.feature, options.seed)
+    _refuse_early(options, len(volumes), earlier)
+    masking.refuse_early()
+    building.refuse_early(len(volumes))
     progress = Progress(quiet=options.quiet)
     with (
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
         ResultsFolder.open(
             options.output,
             command="landscape",
-            inputs={"ensemble": source.path, "fingerprint": ensemble.fingerprint},
+            inputs={
+                "ensemble": source.path,
+                "source": source.fingerprint,
+                "fingerprint": ensemble.fingerprint,
+            },
             parameters=options.parameters(*_RECORDED),
             overwrite=options.overwrite,
             progress=progress,
-            client=client,
         ) as results,
+        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
     ):
+        results.client = client
         job = Job(ensemble, results, client, progress)
-        memory = _memory(options, client)
-        mask = mask_stage(job, _mask_options(options, earlier))
+        mask = mask_stage(job, masking)
         matrix_stage(job, mask["mask"].values)
-        used = ComponentOptions(
-            **{name: getattr(options, name) for name in ComponentOptions.__dataclass_fields__}
-        )
-        pca = components_stage(job, used, memory_bytes=memory)
-        states = states_stage(
-            job, pca, TreeOptions(options.linkage, options.feature, options.seed), used
-        )
+        pca = components_stage(job, used, memory_bytes=_memory(options))
+        trajectories_stage(job, pca, plot_dim=options.plot_dim)
+        states = states_stage(job, pca, building, used)
         clusters = clusters_stage(
             job,
             pca,
@@ -139,9 +147,14 @@ def landscape(options: Landscape) -> Landscaped:
             n_clusters=options.n_clusters,
             exclude_outliers=options.exclude_outliers,
         )
-        found = Findings(mask, pca, states, clusters)
-        report_stage(job, found, umap=options.umap, seed=options.seed)
-    return _landscaped(Path(options.output), clusters)
+        report_stage(
+            job,
+            Findings(mask, pca, states, clusters),
+            plot_dim=options.plot_dim,
+            umap=options.umap,
+            seed=options.seed,
+        )
+    return Landscaped(Path(options.output), clusters.table, clusters.evidence)
 
 
 _RECORDED = (
@@ -164,25 +177,33 @@ _RECORDED = (
 )
 
 
-def _landscaped(folder: Path, clusters: Clusters) -> Landscaped:
-    return Landscaped(folder, clusters.table, clusters.evidence)
-
-
-def _check_components(wanted: int | None, count: int) -> None:
-    if wanted is not None and wanted > count - 1:
+def _refuse_early(options: Landscape, count: int, earlier: Path | None) -> None:
+    """Refuse at once what would otherwise fail after hours."""
+    if options.n_components is not None and options.n_components > count - 1:
         raise InputError(
-            f"--n-components: got {wanted}, expected at most {count - 1} for {count} volumes"
+            f"--n-components: got {options.n_components}, expected at most {count - 1} for "
+            f"{count} volumes"
         )
+    if options.n_clusters != "auto" and options.n_clusters > count:
+        raise InputError(
+            f"--n-clusters: got {options.n_clusters}, expected at most {count} for {count} volumes"
+        )
+    if earlier is not None and earlier.resolve() == Path(options.output).resolve():
+        raise InputError(
+            f"--keep: {earlier} is the output itself, which would replace what is read from it; "
+            "choose another -o"
+        )
+    if options.umap:
+        need("umap", extra="umap", purpose="--umap")
 
 
-def _memory(options: Landscape, client: Any) -> int:
-    if options.memory_limit is not None:
-        return worker_memory_bytes(client)
-    return min(worker_memory_bytes(client), _DEFAULT_MEMORY_BYTES)
+def _memory(options: Landscape) -> int:
+    """Return what one worker may take: never a matter of how many there are."""
+    if options.memory_limit is None:
+        return _DEFAULT_MEMORY_BYTES
+    return parse_bytes(options.memory_limit)
 
 
 def _mask_options(options: Landscape, earlier: Path | None) -> MaskOptions:
-    mask = options.mask
-    if earlier is not None and mask == "auto" and (earlier / "mask.mrc").is_file():
-        mask = str(earlier / "mask.mrc")
-    return MaskOptions(mask, options.threshold, options.dilate, options.cosine_edge)
+    reused = earlier if options.mask == "auto" else None
+    return MaskOptions(options.mask, options.threshold, options.dilate, options.cosine_edge, reused)

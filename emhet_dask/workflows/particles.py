@@ -15,9 +15,10 @@ import numpy as np
 from emhet_dask.ensemble import Ensemble
 from emhet_dask.errors import InputError
 from emhet_dask.formats import cryosparc, star
-from emhet_dask.formats.cryodrgn import read_indices, read_z, write_indices
+from emhet_dask.formats.cryodrgn import read_indices, write_indices
 from emhet_dask.formats.relion import JobFolder, is_job_folder
 from emhet_dask.formats.sources import VolumeSource, assign_particles
+from emhet_dask.formats.tables import read_latents
 from emhet_dask.options.ingest import Ingest
 
 __all__ = ["ParticleFile", "find_particles", "particle_rows"]
@@ -179,7 +180,8 @@ def find_particles(
     known = [source.weight for source in sources]
     if all(weight is not None for weight in known):
         found["weight"] = np.asarray(known, dtype=np.float64)
-    assigned, file = _assignment(options, sources)
+    assigned, own_file = _assignment(options, sources)
+    file = options.particles or own_file
     attributes: dict[str, str] = {}
     if assigned is not None:
         found["particle_volume"] = assigned
@@ -196,6 +198,8 @@ def find_particles(
         particles = ParticleFile.open(file)
         rows = found["particle_index"]
         _check_rows(options, particles, rows)
+        if options.particles is not None and own_file is not None:
+            _check_names(particles, rows, ParticleFile.open(own_file))
         found["particle_name"] = particles.names[rows]
         found["particle_copy"] = particles.copies[rows]
         attributes["particle_file"] = str(Path(file).absolute())
@@ -206,24 +210,24 @@ def find_particles(
 
 def _assignment(
     options: Ingest, sources: Sequence[VolumeSource]
-) -> tuple[np.ndarray | None, str | Path | None]:
-    """Return the volume of each particle, and the particle file, where they can be told."""
+) -> tuple[np.ndarray | None, Path | None]:
+    """Return the volume of each particle, and the file that says so where it names particles."""
     folders = {source.path.parent for source in sources}
     if options.labels is None and len(folders) == 1 and is_job_folder(min(folders)):
-        return _classes(JobFolder.open(min(folders)), sources, options.particles)
-    return assign_particles(sources, labels_path=options.labels), options.particles
+        return _classes(JobFolder.open(min(folders)), sources)
+    return assign_particles(sources, labels_path=options.labels), None
 
 
 def _classes(
-    job: JobFolder, sources: Sequence[VolumeSource], particles: str | None
-) -> tuple[np.ndarray | None, str | Path | None]:
-    """Return the class map of each particle of a RELION job."""
+    job: JobFolder, sources: Sequence[VolumeSource]
+) -> tuple[np.ndarray | None, Path | None]:
+    """Return the class map of each particle of a RELION job, and the file of its particles."""
     if not job.has("data"):
-        return None, particles
+        return None, None
     path = job.star_path("data")
     table = star.read_particles(path)
     if "rlnClassNumber" not in table.particles:
-        return None, particles
+        return None, None
     row_of_map = {source.path: row for row, source in enumerate(sources)}
     row_of_class = {
         number: row_of_map[map_path]
@@ -231,7 +235,7 @@ def _classes(
         if map_path in row_of_map
     }
     classes = table.particles["rlnClassNumber"].astype(int)
-    return classes.map(row_of_class).fillna(-1).to_numpy(dtype=np.int64), particles or path
+    return classes.map(row_of_class).fillna(-1).to_numpy(dtype=np.int64), path
 
 
 def _original_rows(options: Ingest, count: int) -> np.ndarray:
@@ -259,14 +263,22 @@ def _check_rows(options: Ingest, particles: ParticleFile, rows: np.ndarray) -> N
         )
 
 
+def _check_names(particles: ParticleFile, rows: np.ndarray, own: ParticleFile) -> None:
+    """Refuse particles that are not, row by row, those that the job assigned to its classes."""
+    given = particles.names[rows]
+    differ = np.flatnonzero(given != own.names)
+    if len(differ):
+        row = differ[0]
+        raise InputError(
+            f"{particles.path}: row {int(rows[row])} is {given[row]!r}, but {own.path} has "
+            f"{own.names[row]!r} there; expected the particles of the job in its order"
+        )
+
+
 def _latents(path: str, n_volumes: int, assigned: np.ndarray | None) -> Arrays:
-    latents = np.asarray(read_z(path), dtype=np.float32)
-    latents = latents[:, None] if latents.ndim == 1 else latents
-    if len(latents) == n_volumes:
-        return {"latent": latents}
-    if assigned is not None and len(latents) == len(assigned):
-        return {"particle_latent": latents}
-    particles = "" if assigned is None else f" or {len(assigned)}, one per particle"
-    raise InputError(
-        f"{path}: {len(latents)} rows, expected {n_volumes}, one per volume{particles}"
-    )
+    n_rows = {"volume": n_volumes}
+    if assigned is not None:
+        n_rows["particle"] = len(assigned)
+    of, latents = read_latents(path, n_rows=n_rows)
+    name = "latent" if of == "volume" else "particle_latent"
+    return {name: latents.astype(np.float32)}

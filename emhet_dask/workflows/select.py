@@ -102,7 +102,7 @@ def members_of(results: str | Path, clusters: tuple[int, ...] | None) -> pd.Data
     table = Path(results) / "clusters" / "cluster_labels.csv"
     if not table.is_file():
         raise InputError(f"{results}: no clusters/cluster_labels.csv, expected a landscape folder")
-    labels = pd.read_csv(table, dtype={"name": str})
+    labels = pd.read_csv(table, dtype={"name": str}, keep_default_na=False)
     if clusters is None:
         return labels
     known = np.unique(labels["cluster"])
@@ -120,12 +120,19 @@ def source_of(results: str | Path) -> Ensemble:
     Raises
     ------
     InputError
-        When it has moved, or the results were made of an array in memory.
+        When it has moved or changed, or the results were made of an array in memory.
     """
-    path = read_run(results).inputs.get("ensemble")
+    inputs = read_run(results).inputs
+    path, source = inputs.get("ensemble"), inputs.get("source")
     if path is None:
         raise InputError(f"{results}: made of an array in memory; there is no store to read from")
-    return open_ensemble(path)
+    ensemble = open_ensemble(path)
+    # Behind a slash is which volumes were selected, before the ensemble went into the landscape.
+    if source is not None and str(source).split("/")[0] != ensemble.fingerprint:
+        raise InputError(
+            f"the store {path} changed since these results were made; run emhet landscape again"
+        )
+    return ensemble
 
 
 def _with_particles(ensemble: Ensemble) -> Ensemble:

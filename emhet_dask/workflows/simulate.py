@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +67,13 @@ def simulate_assembly(options: SimulateAssembly) -> Simulated:
     InputError
         When the folder holds other files, or maps of other settings.
     """
-    model = assembly_model(
-        box=options.box,
-        voxel_size_angstrom=options.apix,
-        resolution_angstrom=options.resolution,
-        n_subunits=options.subunits,
-        seed=options.seed,
-        touching=options.touching,
-    )
+    recipe = _recipe("assembly", options, n_subunits=options.subunits, touching=options.touching)
+    model = _model(recipe)
+    assert isinstance(model, AssemblyModel)
     folder = _folder(options, extra={"subunits": options.subunits, "touching": options.touching})
     blocks = model.labels.astype(np.float32)
     write_map(folder / "truth_blocks.mrc", blocks, voxel_size_angstrom=options.apix)
-    return _write(model, folder, options)
+    return _write(recipe, folder, options)
 
 
 @command(SimulateTransition)
@@ -94,14 +91,8 @@ def simulate_transition(options: SimulateTransition) -> Simulated:
     InputError
         When the folder holds other files, or maps of other settings.
     """
-    model = transition_model(
-        box=options.box,
-        voxel_size_angstrom=options.apix,
-        resolution_angstrom=options.resolution,
-        basins=options.basins or None,
-        seed=options.seed,
-    )
-    return _write(model, _folder(options, extra={"basins": options.basins}), options)
+    recipe = _recipe("transition", options, basins=options.basins or None)
+    return _write(recipe, _folder(options, extra={"basins": options.basins}), options)
 
 
 def _folder(options: SimulateAssembly | SimulateTransition, *, extra: dict[str, Any]) -> Path:
@@ -111,25 +102,72 @@ def _folder(options: SimulateAssembly | SimulateTransition, *, extra: dict[str, 
     settings = {"what": type(options).__name__, **shared, **extra}
     record = folder / _SETTINGS
     if record.is_file():
-        if json.loads(record.read_text()) == settings:
+        if _recorded(record) == settings:
             return folder
         if not options.overwrite:
             raise InputError(
                 f"{folder}: holds maps simulated with other settings; --overwrite replaces them"
             )
         shutil.rmtree(folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or any(path != _partial(record) for path in folder.iterdir())
+    ):
         raise InputError(f"{folder}: is not an empty folder, and no simulation made it")
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(settings, indent=2) + "\n")
+    _write_whole(record, json.dumps(settings, indent=2) + "\n")
     return folder
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """Return the settings of the maps in a folder, which may be replaced only if they are ours."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:  # also what is not UTF-8
+        found = None
+    if not isinstance(found, dict) or "what" not in found:
+        raise InputError(
+            f"{record}: damaged, or not made by emhet simulate; remove its folder or choose "
+            "another -o"
+        )
+    return found
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there when it is whole."""
+    _partial(path).write_text(text, encoding="utf-8")
+    os.replace(_partial(path), path)  # noqa: PTH105 - as everywhere where a rename has to be atomic
+
+
+# What a model is made of travels to the workers, which make it once: the model itself is large.
+_Recipe = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+def _recipe(kind: str, options: SimulateAssembly | SimulateTransition, **more: Any) -> _Recipe:
+    shared = {
+        "box": options.box,
+        "voxel_size_angstrom": options.apix,
+        "resolution_angstrom": options.resolution,
+        "seed": options.seed,
+    }
+    return kind, tuple({**shared, **more}.items())
+
+
+@functools.lru_cache(maxsize=1)
+def _model(recipe: _Recipe) -> AssemblyModel | TransitionModel:
+    kind, parameters = recipe
+    make = assembly_model if kind == "assembly" else transition_model
+    return make(**dict(parameters))
 
 
 @dataclass(frozen=True)
 class _Task:
     """A run of maps for one worker; maps depend on the seed and their number alone."""
 
-    model: AssemblyModel | TransitionModel
+    recipe: _Recipe
     folder: Path
     numbers: range
     snr: float
@@ -138,10 +176,11 @@ class _Task:
 
     def run(self) -> list[dict[str, Any]]:
         """Write the maps and return their rows of the truth table."""
+        model = _model(self.recipe)
         rows = []
         for number in self.numbers:
             volume, row = simulate_map(
-                self.model,
+                model,
                 number,
                 snr=self.snr,
                 seed=self.seed,
@@ -150,14 +189,14 @@ class _Task:
             write_map(
                 self.folder / f"vol_{number:05d}.mrc",
                 volume,
-                voxel_size_angstrom=self.model.grid.voxel_size_angstrom,
+                voxel_size_angstrom=model.grid.voxel_size_angstrom,
             )
             rows.append(row)
         return rows
 
 
 def _write(
-    model: AssemblyModel | TransitionModel,
+    recipe: _Recipe,
     folder: Path,
     options: SimulateAssembly | SimulateTransition,
 ) -> Simulated:
@@ -166,7 +205,7 @@ def _write(
         return Simulated(folder, pd.read_csv(truth_path))
     tasks = [
         _Task(
-            model,
+            recipe,
             folder.resolve(),
             range(start, min(start + _MAPS_PER_TASK, options.n)),
             options.snr,
@@ -181,5 +220,5 @@ def _write(
         for part in progress.map(client, _Task.run, tasks, label="simulate"):
             rows.extend(part)
     truth = pd.DataFrame(rows)
-    truth.to_csv(truth_path, index=False)
+    _write_whole(truth_path, truth.to_csv(index=False))
     return Simulated(folder, truth)

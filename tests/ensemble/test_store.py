@@ -1,5 +1,7 @@
 """The store: what is written comes back, on any layout; half-made stores are told apart."""
 
+import zlib
+
 import numpy as np
 import pytest
 import zarr
@@ -7,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emhet_dask.ensemble import from_array, open_ensemble
-from emhet_dask.ensemble.integrity import check_shard, list_shards
+from emhet_dask.ensemble.integrity import check_arrays, check_shard, list_shards
 from emhet_dask.ensemble.layout import Layout
 from emhet_dask.ensemble.matrix import open_matrix, write_matrix
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.ensemble.store import (
     RECORD_COLUMNS,
     create_store,
+    digest_arrays,
     finish_store,
     read_records,
     write_shard,
@@ -21,7 +24,9 @@ from emhet_dask.ensemble.store import (
 from emhet_dask.errors import InputError
 
 
-def make_store(path, volumes, *, per_chunk=1, per_shard=2, dtype="float32", finish=True):
+def make_store(
+    path, volumes, *, per_chunk=1, per_shard=2, dtype="float32", finish=True, weights=None
+):
     layout = Layout(len(volumes), volumes.shape[1], dtype, per_chunk, per_shard)
     scale = np.full(len(volumes), 2.0**-6)
     create_store(
@@ -29,7 +34,7 @@ def make_store(path, volumes, *, per_chunk=1, per_shard=2, dtype="float32", fini
         layout,
         known={
             "name": np.asarray([f"vol_{number:03d}" for number in range(len(volumes))]),
-            "weight": np.arange(1.0, len(volumes) + 1),
+            "weight": np.arange(1.0, len(volumes) + 1) if weights is None else weights,
         },
         attributes={
             "voxel_size_angstrom": 3.0,
@@ -41,6 +46,9 @@ def make_store(path, volumes, *, per_chunk=1, per_shard=2, dtype="float32", fini
         record = np.zeros((stop - start, len(RECORD_COLUMNS)))
         record[:, RECORD_COLUMNS.index("usable")] = 1
         record[:, RECORD_COLUMNS.index("scale")] = scale[start:stop]
+        record[:, RECORD_COLUMNS.index("source_crc32c")] = [
+            zlib.crc32(volume.tobytes()) for volume in volumes[start:stop]
+        ]
         stored = volumes[start:stop]
         if dtype == "float16":
             stored = stored / scale[start:stop, None, None, None]
@@ -122,6 +130,55 @@ def test_missing_and_damaged_shards_are_found(tmp_path, volumes):
     assert "volumes 4 to 5) is missing" in check_shard(shards[2], deep=False)
 
 
+def test_the_fingerprint_tells_content_not_place_or_layout(tmp_path, volumes):
+    def fingerprint(name, *arguments, **options):
+        return open_ensemble(make_store(tmp_path / name, *arguments, **options)).fingerprint
+
+    same = fingerprint("a.zarr", volumes)
+    assert fingerprint("b.zarr", volumes, per_shard=7) == same
+    other = volumes.copy()
+    other[3, 0, 0, 0] += 1
+    different = {
+        fingerprint("c.zarr", other),
+        fingerprint("d.zarr", volumes, weights=np.ones(7)),
+        fingerprint("e.zarr", volumes, dtype="float16"),
+        fingerprint("f.zarr", volumes[:6]),
+    }
+    assert len(different | {same}) == 5
+
+
+def test_digests_tell_names_shapes_and_texts_apart():
+    found = [
+        digest_arrays({"a": np.asarray(["x", "yz"])}),
+        digest_arrays({"a": np.asarray(["xy", "z"])}),
+        digest_arrays({"b": np.asarray(["x", "yz"])}),
+        digest_arrays({"a": np.zeros((2, 3))}),
+        digest_arrays({"a": np.zeros((3, 2))}),
+        digest_arrays({"a": np.zeros((3, 2), np.float32)}),
+    ]
+    assert len(set(found)) == len(found)
+    texts = np.asarray(["x", "yz"], dtype=np.dtypes.StringDType())
+    assert digest_arrays({"a": texts}) == found[0]
+
+
+@pytest.mark.parametrize("array", ["weight", "usable", "name", "source_crc32c"])
+@pytest.mark.parametrize("how", ["flip", "remove"])
+def test_damaged_small_arrays_are_found(tmp_path, volumes, array, how):
+    path = make_store(tmp_path / "e.zarr", volumes)
+    assert check_arrays(path) == []
+    (chunk,) = [
+        found for found in (tmp_path / "e.zarr" / array / "c").rglob("*") if found.is_file()
+    ]
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.unlink()
+    if how == "flip":
+        chunk.write_bytes(content)
+        assert f"array {array} is damaged" in check_arrays(path)[0]
+    else:
+        assert "other than when they were ingested" in check_arrays(path)[0]
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     count=st.integers(2, 9),
@@ -162,3 +219,19 @@ def test_arrays_make_ensembles_too(volumes):
         from_array(volumes[0], voxel_size_angstrom=2.0)
     with pytest.raises(InputError, match="weights: got 3 for 7 volumes"):
         from_array(volumes, voxel_size_angstrom=2.0, weights=[1, 2, 3])
+
+
+def test_arrays_with_other_scale_or_weights_are_other_ensembles(volumes):
+    def fingerprint(**options):
+        given = {"voxel_size_angstrom": 2.0, **options}
+        return from_array(volumes, **given).fingerprint
+
+    assert fingerprint() == fingerprint()
+    different = {
+        fingerprint(),
+        fingerprint(voxel_size_angstrom=3.0),
+        fingerprint(origin_angstrom=np.asarray([1, 0, 0], np.float32)),
+        fingerprint(names=list("abcdefg")),
+        fingerprint(weights=np.arange(7.0)),
+    }
+    assert len(different) == 5

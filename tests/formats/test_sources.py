@@ -58,6 +58,15 @@ def test_one_source_needs_no_list_and_volumes_travel_to_workers(tmp_path):
     assert pickle.loads(pickle.dumps(found)) == found == find_volumes(str(tmp_path))
 
 
+def test_paths_are_absolute_for_workers_elsewhere(tmp_path, monkeypatch):
+    put(tmp_path / "maps" / "a.mrc")
+    (tmp_path / "maps" / "b.mrc").write_bytes(b"short")
+    monkeypatch.chdir(tmp_path)
+    (found,), (problem,) = find_volumes(["maps"], on_error="skip")
+    assert found.header.path == str(tmp_path / "maps" / "a.mrc")
+    assert problem.startswith("maps/b.mrc: ")
+
+
 def test_a_folder_is_not_searched_below(tmp_path):
     put(tmp_path / "deep" / "a.mrc")
     with pytest.raises(InputError, match=r"^no map in .*: expected files ending in \.mrc, \.map"):

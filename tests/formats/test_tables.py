@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emhet_dask.errors import InputError
-from emhet_dask.formats.tables import read_latents, read_names, read_weights
+from emhet_dask.formats.tables import read_csv, read_latents, read_names, read_weights
 
 NAMES = ["job1/vol_001", "job2/vol_001", "vol_002"]
 
@@ -102,14 +102,23 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path_factory, order, by_name)
     np.testing.assert_array_equal(read_weights(path, names=names), np.arange(1, 31))
 
 
-def test_latents_have_one_row_each(tmp_path):
+def test_latents_tell_by_their_number_what_a_row_is(tmp_path):
     latents = np.random.default_rng(0).normal(size=(3, 2))
     np.save(tmp_path / "z.npy", latents)
-    np.testing.assert_array_equal(read_latents(tmp_path / "z.npy", n_rows=3), latents)
+    for n_rows, of in (({"volume": 3, "particle": 4}, "volume"), ({"a": 2, "b": 3}, "b")):
+        found = read_latents(tmp_path / "z.npy", n_rows=n_rows)
+        assert found[0] == of
+        np.testing.assert_array_equal(found[1], latents)
     with pytest.raises(
-        InputError, match=r"z\.npy: has 3 rows of latents, expected 4, one per part"
+        InputError,
+        match=r"z\.npy: 3 rows of latents, expected 4, one per volume or 9, one per particle",
     ):
-        read_latents(tmp_path / "z.npy", n_rows=4, of="particle")
+        read_latents(tmp_path / "z.npy", n_rows={"volume": 4, "particle": 9})
+
+
+def test_csv_cells_are_texts(tmp_path):
+    (tmp_path / "t.csv").write_text("name,weight\nNA,001\n,2\n")
+    assert read_csv(tmp_path / "t.csv").to_numpy().tolist() == [["NA", "001"], ["", "2"]]
 
 
 def test_absent_tables_are_named(tmp_path):

@@ -21,6 +21,9 @@ from emhet_dask.options.landscape import Landscape
         ({"dilate": -1}, "--dilate: got -1, expected a number of at least 0"),
         ({"threshold": "nan"}, "--threshold: got 'nan', expected a number"),
         ({"normalize": "yes"}, "--normalize: got 'yes', expected True or False"),
+        ({"n_clusters": float("inf")}, "--n-clusters: got inf, expected a whole number"),
+        ({"memory_limit": "-4GB"}, "--memory-limit: got '-4GB', expected an amount of memory"),
+        ({"memory_limit": "nan"}, "--memory-limit: got 'nan', expected an amount of memory"),
         ({"memory_limit": "lots"}, "--memory-limit: got 'lots', expected an amount of memory"),
     ],
 )
@@ -45,7 +48,7 @@ def test_lists_of_numbers(text, numbers):
     assert kinds.numbers().parse(text) == numbers
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "-3"])
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "-3", "5-3", "0-99999999999"])
 def test_lists_that_are_none(text):
     with pytest.raises(ValueError, match=r".*"):
         kinds.numbers().parse(text)
@@ -58,7 +61,7 @@ def test_every_option_is_documented_and_every_default_is_legal(options, target):
     for name, (meta, default) in options.options().items():
         assert meta.help.endswith("."), name
         if default is not dataclasses.MISSING and default is not None:
-            assert meta.parse(default) == default, name
+            assert meta.kind.parse(default) == default, name
     module, _, function = target.partition(":")
     assert module.startswith("emhet_dask.workflows.")
     assert function.isidentifier()

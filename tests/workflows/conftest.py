@@ -1,11 +1,12 @@
-"""One cluster for all tests of workflows: starting one takes longer than most of them."""
+"""One cluster for the tests of a file: starting one takes longer than most of them."""
 
 import pytest
 
 from emhet_dask.runtime import connect
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it lives, it is what dask.compute of other tests would use.
+@pytest.fixture(scope="module")
 def client():
     with connect("local") as client:
         yield client

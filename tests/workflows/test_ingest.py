@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 import emhet_dask
 from emhet_dask.analysis.fourier import crop_box
 from emhet_dask.ensemble import open_ensemble
 from emhet_dask.errors import InputError
+from emhet_dask.formats import star
 from emhet_dask.formats.mrc import write_map, write_stack
+from emhet_dask.formats.relion import JobFolder
 from emhet_dask.workflows import ingest as workflow
 
 
@@ -144,7 +148,7 @@ def test_the_same_call_again_has_nothing_to_do(ingest, tmp_path, maps):
 def test_other_settings_are_refused_until_overwrite(ingest, tmp_path, maps):
     ingest(maps, output=tmp_path / "e.zarr")
     before = snapshot(tmp_path / "e.zarr")
-    with pytest.raises(InputError, match="made from other files or with other options"):
+    with pytest.raises(InputError, match="made from other files, tables or options"):
         ingest(maps, output=tmp_path / "e.zarr", box=8)
     assert snapshot(tmp_path / "e.zarr") == before
     assert ingest(maps, output=tmp_path / "e.zarr", box=8, overwrite=True).box == 8
@@ -156,6 +160,43 @@ def test_changed_sources_are_noticed(ingest, tmp_path, maps, volumes):
     os.utime(maps / "vol_002.mrc", ns=(1, 1))
     with pytest.raises(InputError, match=r"1 of its source files changed .*vol_002.mrc"):
         ingest(maps, output=tmp_path / "e.zarr")
+
+
+def test_the_fingerprint_follows_the_maps_through_overwrite(ingest, tmp_path, maps, volumes):
+    before = open_ensemble(ingest(maps, output=tmp_path / "e.zarr").path)
+    ingest(maps, output=tmp_path / "e.zarr", overwrite=True)
+    assert open_ensemble(before.path).fingerprint == before.fingerprint
+    write_map(maps / "vol_002.mrc", volumes[0], voxel_size_angstrom=3.0)
+    ingest(maps, output=tmp_path / "e.zarr", overwrite=True)
+    assert open_ensemble(before.path).fingerprint != before.fingerprint
+
+
+def test_an_edited_table_is_noticed(ingest, tmp_path, maps):
+    table = pd.DataFrame({"volume": range(5), "weight": range(1, 6)})
+    table.to_csv(tmp_path / "w.csv", index=False)
+    given = {"output": tmp_path / "e.zarr", "weights": str(tmp_path / "w.csv")}
+    ingest(maps, **given)
+    table.assign(weight=7).to_csv(tmp_path / "w.csv", index=False)
+    with pytest.raises(InputError, match="made from other files, tables or options"):
+        ingest(maps, **given)
+
+
+def test_a_zarr_group_of_someone_else_is_never_overwritten(ingest, tmp_path, maps):
+    group = zarr.create_group(tmp_path / "thesis.zarr", attributes={"schema": "other"})
+    group.create_array("data", data=np.arange(3))
+    zarr.create_array(tmp_path / "array.zarr", data=np.arange(3))
+    for name in ("thesis.zarr", "array.zarr"):
+        before = snapshot(tmp_path / name)
+        with pytest.raises(InputError, match="not an ensemble store"):
+            ingest(maps, output=tmp_path / name, overwrite=True)
+        assert snapshot(tmp_path / name) == before
+
+
+def test_sources_are_stored_with_absolute_paths(ingest, tmp_path, maps, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ensemble = open_ensemble(ingest("maps", output="e.zarr").path)
+    assert ensemble.dataset["source"].values[0] == str(maps / "vol_000.mrc")
+    assert "nothing was left to do" in ingest(maps, output=tmp_path / "e.zarr").describe()
 
 
 def test_a_folder_that_is_no_store_is_never_touched(ingest, tmp_path, maps):
@@ -189,6 +230,27 @@ def test_skipping_faulty_files_lists_them(ingest, tmp_path, maps, volumes):
     ensemble = open_ensemble(report.path)
     assert ensemble.n_volumes == 4
     assert ensemble.dataset["usable"].values.tolist() == [True, True, False, True]
+    again = ingest(maps, output=tmp_path / "e.zarr", on_error="skip")
+    assert [Path(problem.split(":")[0]).name for problem in again.skipped] == [
+        "vol_001.mrc",
+        "vol_003.mrc",
+    ]
+
+
+def test_a_continued_ingest_lists_what_the_first_run_skipped(
+    ingest, tmp_path, maps, volumes, monkeypatch
+):
+    write_map(maps / "vol_003.mrc", volumes[3] * 0, voxel_size_angstrom=3.0)
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow, "finish_store", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(maps, output=tmp_path / "e.zarr", on_error="skip")
+    (skipped,) = ingest(maps, output=tmp_path / "e.zarr", on_error="skip").skipped
+    assert "vol_003.mrc" in skipped
 
 
 @pytest.mark.parametrize(
@@ -256,7 +318,7 @@ def test_particles_without_labels_are_refused(ingest, tmp_path, maps):
 
 def test_latents_of_another_length_are_refused(ingest, tmp_path, maps):
     np.save(tmp_path / "z.npy", np.zeros((7, 4)))
-    with pytest.raises(InputError, match="7 rows, expected 5, one per volume"):
+    with pytest.raises(InputError, match="7 rows of latents, expected 5, one per volume"):
         ingest(maps, output=tmp_path / "e.zarr", latents=str(tmp_path / "z.npy"))
 
 
@@ -358,6 +420,17 @@ def test_info_tells_what_is_there_and_what_is_broken(ingest, tmp_path, maps):
     assert "is missing" in emhet_dask.info(path, quick=True, quiet=True).describe()
 
 
+def test_info_survives_and_tells_damaged_small_arrays(ingest, tmp_path, maps):
+    path = ingest(maps, output=tmp_path / "e.zarr").path
+    for name in ("usable", "mean"):
+        (chunk,) = [path for path in Path(path, name, "c").rglob("*") if path.is_file()]
+        chunk.write_bytes(chunk.read_bytes()[:-3])
+    broken = emhet_dask.info(path, quiet=True)
+    assert broken.failed
+    assert "array usable is damaged" in broken.describe()
+    assert "array mean is damaged" in broken.describe()
+
+
 @pytest.mark.shared_data
 def test_decoded_ribosomes_with_odd_headers(ingest, tmp_path, shared_data):
     ensemble = open_ensemble(
@@ -379,6 +452,20 @@ def test_class_maps_of_a_relion_job_know_their_particles(ingest, tmp_path, share
     assert ensemble.n_volumes == 4
     assert ensemble.weights.sum() == 4000
     assert ensemble.dataset["particle_name"].values[0].startswith("000001@")
+
+
+@pytest.mark.shared_data
+def test_particles_of_another_file_are_refused(ingest, tmp_path, shared_data):
+    job = shared_data / "relion_project" / "Class3D" / "job085"
+    table = star.read_particles(JobFolder.open(job).star_path("data"))
+    same, turned = tmp_path / "same.star", tmp_path / "turned.star"
+    star.write_particles(same, table)
+    star.write_particles(turned, replace(table, particles=table.particles[::-1]))
+    with pytest.raises(InputError, match=r"turned\.star: row 0 is .*, but .*_data\.star has"):
+        ingest(job, output=tmp_path / "e.zarr", particles=str(turned))
+    assert not (tmp_path / "e.zarr").exists()
+    ensemble = open_ensemble(ingest(job, output=tmp_path / "e.zarr", particles=str(same)).path)
+    assert ensemble.dataset.attrs["particle_file"] == str(same)
 
 
 def test_plan_is_made_before_anything_is_written(ingest, tmp_path, maps, monkeypatch):

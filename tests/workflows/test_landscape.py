@@ -133,7 +133,7 @@ def test_the_same_call_again_finds_nothing_to_do(made, landscape, capsys):
     before = snapshot(folder / "out")
     landscape(str(folder / "e.zarr"), output=str(folder / "out"), quiet=False)
     said = capsys.readouterr().err
-    for stage in ("mask", "matrix", "pca", "tree", "clusters", "report"):
+    for stage in ("mask", "matrix", "pca", "trajectories", "tree", "clusters", "report"):
         assert f"{stage}: done before" in said
     assert snapshot(folder / "out") == before
 
@@ -154,6 +154,97 @@ def test_another_cut_keeps_mask_and_pca_and_the_earlier_cut(made, landscape, tmp
     assert not (out / "clusters" / "cluster_003_mean.mrc").exists()
     average = landscape(str(folder / "e.zarr"), output=str(out), n_clusters=3, linkage="average")
     assert average.evidence["linkage"] == "average"
+
+
+def test_another_linkage_keeps_the_earlier_cuts(made, landscape, tmp_path):
+    import shutil
+
+    folder, _, found, _ = made
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    landscape(str(folder / "e.zarr"), output=str(out), linkage="average", n_clusters=3)
+    landscape(str(folder / "e.zarr"), output=str(out), linkage="average", n_clusters=2)
+    back = landscape(str(folder / "e.zarr"), output=str(out))
+    np.testing.assert_array_equal(back.labels, found.labels)
+    kept = {path.name for path in out.glob("clusters_*")}
+    assert {"clusters_average_3", "clusters_average_2"} <= kept
+
+
+def test_more_or_fewer_components_drawn_change_nothing_else(made, landscape, tmp_path):
+    import shutil
+
+    folder = made[0]
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    before = {p: t for p, t in snapshot(out).items() if p.startswith(("clusters/", "volume_pcs"))}
+    landscape(str(folder / "e.zarr"), output=str(out), plot_dim=2)
+    assert sorted(path.name for path in (out / "pcs").iterdir()) == ["pc1", "pc2"]
+    assert before.items() <= snapshot(out).items()
+
+
+def test_a_reused_mask_is_the_mask_soft_edge_and_all(made, landscape, tmp_path):
+    folder = made[0]
+    soft = landscape(
+        str(folder / "e.zarr"), output=str(tmp_path / "soft"), cosine_edge=12.0, n_clusters=3
+    )
+    part = landscape(
+        str(folder / "e.zarr"), output=str(tmp_path / "part"), keep=f"{tmp_path / 'soft'}:0,1"
+    )
+    mask = soft.group("mask")["mask"].values
+    assert ((mask > 0) & (mask < 1)).any()
+    np.testing.assert_array_equal(part.group("mask")["mask"].values, mask)
+    with pytest.raises(InputError, match=r"--dilate: the mask of .* is reused as it is"):
+        landscape(
+            str(folder / "e.zarr"),
+            output=str(tmp_path / "x"),
+            keep=f"{tmp_path / 'soft'}:0,1",
+            dilate=3.0,
+        )
+
+
+def test_names_that_look_like_numbers_are_names(landscape, tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = np.zeros((8, 16, 16, 16), np.float32)
+    volumes[:, 5:11, 5:11, 5:11] = 1 + 0.3 * rng.random((8, 6, 6, 6))
+    names = [f"{number:03d}" for number in (5, 4, 3, 2, 1, 0, 6, 7)]
+    ensemble = emhet_dask.from_array(volumes, voxel_size_angstrom=4.0, names=names)
+    (tmp_path / "keep.csv").write_text("name\n003\n001\n000\n")
+    part = landscape(ensemble, output=str(tmp_path / "p"), keep=str(tmp_path / "keep.csv"))
+    assert part.group("pca")["volume_index"].values.tolist() == [2, 4, 5]
+    again = landscape(ensemble, output=str(tmp_path / "q"), keep=f"{tmp_path / 'p'}:0")
+    labels = pd.read_csv(tmp_path / "q" / "clusters" / "cluster_labels.csv", dtype={"name": str})
+    assert set(labels["name"]) <= {"003", "001", "000"}
+    assert len(again.labels) >= 2
+
+
+def test_what_cannot_work_is_refused_before_anything_is_computed(
+    made, landscape, tmp_path, monkeypatch
+):
+    folder = made[0]
+    monkeypatch.setitem(sys.modules, "umap", None)
+    before = snapshot(folder / "out")
+    for options, message in (
+        ({"umap": True}, r"--umap needs the package 'umap'.*emhet-dask\[umap\]"),
+        ({"n_clusters": N + 1}, "--n-clusters"),
+        ({"keep": f"{folder / 'out'}:0,1"}, "is the output itself"),
+    ):
+        with pytest.raises(InputError, match=message):
+            landscape(str(folder / "e.zarr"), output=str(folder / "out"), **options)
+        assert snapshot(folder / "out") == before
+    with pytest.raises(InputError, match="--umap"):
+        landscape(str(folder / "e.zarr"), output=str(tmp_path / "new"), umap=True)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_the_same_bits_on_threads_and_on_processes(made, tmp_path):
+    folder, _, found, _ = made
+    other = emhet_dask.landscape(
+        str(folder / "e.zarr"), output=str(tmp_path / "o"), cluster="local:2", quiet=True
+    )
+    for group in ("mask", "matrix", "pca", "tree", "clusters"):
+        for name, expected in found.group(group).items():
+            np.testing.assert_array_equal(other.group(group)[name], expected, err_msg=name)
 
 
 def test_other_upstream_settings_are_refused_and_nothing_is_lost(made, landscape):
@@ -226,10 +317,12 @@ def bad_mask(folder, values, apix=APIX):
         ({"n_clusters": N + 1}, rf"--n-clusters: got {N + 1}, expected at most {N}"),
         ({"mask": "absent.mrc"}, "--mask: no file absent.mrc"),
         ({"threshold": 1e9}, "mask is empty: .* densities range from"),
+        ({"threshold": -99.0}, "--threshold: -99 lies inside the noise.* expected something near"),
+        ({"mask": "none", "dilate": 5}, "--dilate: --mask none is the whole box"),
         ({"keep": "0-99"}, f"--keep: no volume {N}; expected 0 to {N - 1}"),
         ({"keep": "one"}, "--keep: got 'one', expected volume numbers"),
         ({"keep": "4"}, "1 usable volume, expected at least 2"),
-        ({"keep": "nowhere:0"}, "expected a finished landscape"),
+        ({"keep": "nowhere:0"}, "--keep: nowhere: .* expected a landscape folder"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing_behind(
@@ -280,6 +373,24 @@ def test_arrays_and_lists_of_options_work_from_python(landscape, tmp_path):
     assert adjusted_rand_score(data["state"], found.labels) == 1.0
     with pytest.raises(InputError, match="array in memory"):
         emhet_dask.export(str(tmp_path / "o"), output=str(tmp_path / "m"), quiet=True)
+
+
+def test_a_damaged_store_is_told_in_a_line(made, landscape, tmp_path):
+    import shutil
+
+    store = tmp_path / "e.zarr"
+    shutil.copytree(made[0] / "e.zarr", store)
+    shard = max(path for path in (store / "volumes" / "c").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged, a checksum is wrong; emhet info"):
+        landscape(str(store), output=str(tmp_path / "o"))
+    with pytest.raises(InputError, match=r"damaged, a checksum is wrong"):
+        emhet_dask.export(str(store), output=str(tmp_path / "m"), quiet=True)
+    shard.unlink()
+    with pytest.raises(InputError, match=r"1 shards are missing, the first is shard volumes/c/"):
+        landscape(str(store), output=str(tmp_path / "p"))
 
 
 def test_junk_is_flagged_and_stops_nothing(landscape, tmp_path):

@@ -21,6 +21,9 @@ from emhet_dask.workflows.stages.states import States
 __all__ = ["Clusters", "clusters_stage"]
 
 
+_VERDICT = ("separate_states", "reason", "n_signal", "evidence_from")
+
+
 @dataclass(frozen=True)
 class Clusters:
     """The cut.
@@ -44,6 +47,9 @@ def clusters_stage(
     job: Job, pca: xr.Dataset, states: States, *, n_clusters: int | str, exclude_outliers: bool
 ) -> Clusters:
     """Run the stage, or find it done; an earlier cut stays under its own name.
+
+    The tree follows from the components and from the options that are recorded here, so that a cut
+    of another tree does not take the earlier cuts with it.
 
     Parameters
     ----------
@@ -70,7 +76,7 @@ def clusters_stage(
             f"{job.ensemble.n_volumes} volumes"
         )
     parameters = {
-        "linkage": states.tree.linkage,
+        **vars(states.options),
         "n_clusters": chosen,
         "automatic": n_clusters == "auto",
         "exclude_outliers": exclude_outliers,
@@ -90,7 +96,10 @@ def clusters_stage(
             "n_clusters": chosen,
             "chosen": "automatically" if n_clusters == "auto" else "by --n-clusters",
             "automatic_n_clusters": states.verdict["n_clusters"],
-            **{name: states.verdict[name] for name in ("separate_states", "reason", "n_signal")},
+            **{
+                name: states.verdict[name]
+                for name in ("separate_states", "reason", "n_signal", "evidence_from")
+            },
             "linkage": states.tree.linkage,
             "exact_tree": states.tree.exact,
         }
@@ -110,7 +119,7 @@ def clusters_stage(
     job.results.stage(
         "clusters",
         parameters=parameters,
-        after=("tree",),
+        after=("pca",),
         build=build,
         replaceable=True,
         keep_as="clusters_{linkage}_{n_clusters}",
@@ -183,6 +192,10 @@ def _particle_file(job: Job) -> ParticleFile | None:
     if not Path(path).is_file():
         job.progress.say(f"{path} is gone: particles of each state are written as .pkl only")
         return None
-    source = ParticleFile.open(path)
-    source.check(job.ensemble)
+    try:
+        source = ParticleFile.open(path)
+        source.check(job.ensemble)
+    except InputError as error:
+        job.progress.say(f"particles of each state are written as .pkl only: {error}")
+        return None
     return source

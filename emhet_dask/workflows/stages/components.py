@@ -12,13 +12,13 @@ import pandas as pd
 import xarray as xr
 
 from emhet_dask.analysis.normalisation import divisors, normalisation_factors
-from emhet_dask.analysis.pca import pca
+from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca, plan_pca
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.workflows.stages.job import Job
 
-__all__ = ["ComponentOptions", "components_stage", "prepared_matrix"]
+__all__ = ["ComponentOptions", "components_stage", "prepared_matrix", "trajectories_stage"]
 
 _POINTS = 10
 
@@ -31,7 +31,6 @@ class ComponentOptions:
     ----------
     normalize, clip_negative, weights : bool
     n_components : int or None
-    plot_dim : int
     seed : int
     """
 
@@ -39,12 +38,14 @@ class ComponentOptions:
     clip_negative: bool
     weights: bool
     n_components: int | None
-    plot_dim: int
     seed: int
 
 
 def components_stage(job: Job, options: ComponentOptions, *, memory_bytes: int) -> xr.Dataset:
     """Run the stage, or find it done.
+
+    The method follows from the shape of the matrix and `memory_bytes`, never from the number of
+    workers, and is part of what the stage is known by.
 
     Parameters
     ----------
@@ -59,18 +60,41 @@ def components_stage(job: Job, options: ComponentOptions, *, memory_bytes: int) 
     xarray.Dataset
         The group ``pca``: ``scores``, ``components``, ``explained_variance``, …, ``factor``.
     """
+    method = _method(job, options, memory_bytes)
 
     def build(workspace: Path) -> None:
-        found = _decompose(job, options, memory_bytes)
+        found = _decompose(job, options, method, memory_bytes)
         save_group(workspace / "results.zarr" / "pca", found)
         _write_tables(job, found, workspace)
-        _write_trajectories(job, found, workspace, dims=options.plot_dim)
 
-    job.results.stage("pca", parameters=vars(options), after=("matrix",), build=build)
+    parameters = {**vars(options), "method": method}
+    job.results.stage("pca", parameters=parameters, after=("matrix",), build=build)
     return load_group(job.group("pca"))
 
 
-def prepared_matrix(job: Job, *, factor: np.ndarray | None, clip_negative: bool) -> da.Array:
+def trajectories_stage(job: Job, pca: xr.Dataset, *, plot_dim: int) -> None:
+    """Write maps from one end of each component to the other, or find them written.
+
+    Parameters
+    ----------
+    job : Job
+    pca : xarray.Dataset
+        The group ``pca``.
+    plot_dim : int
+        Components, at most as many as there are.
+    """
+    job.results.stage(
+        "trajectories",
+        parameters={"plot_dim": plot_dim},
+        after=("pca",),
+        build=lambda workspace: _write_trajectories(job, pca, workspace, dims=plot_dim),
+        replaceable=True,
+    )
+
+
+def prepared_matrix(
+    job: Job, *, factor: np.ndarray | None, clip_negative: bool, columns: bool = False
+) -> da.Array:
     """Return the matrix as PCA and clustering see it, lazily.
 
     Parameters
@@ -79,13 +103,16 @@ def prepared_matrix(job: Job, *, factor: np.ndarray | None, clip_negative: bool)
     factor : ndarray, shape (volume,), or None
         Amplitudes that the rows are divided by.
     clip_negative : bool
+    columns : bool
+        Cut into the chunks that are stored, for a method that goes through it by columns; otherwise
+        into bands of whole rows.
 
     Returns
     -------
     dask.array.Array, shape (volume, voxel)
         float32.
     """
-    stored = open_matrix(str(job.group("matrix")))
+    stored = open_matrix(str(job.group("matrix")), columns=columns)
     rows = stored["matrix"].data
     if clip_negative:
         rows = da.maximum(rows, 0)
@@ -96,19 +123,37 @@ def prepared_matrix(job: Job, *, factor: np.ndarray | None, clip_negative: bool)
     return rows if np.all(soft == 1) else rows * soft
 
 
-def _decompose(job: Job, options: ComponentOptions, memory_bytes: int) -> xr.Dataset:
+def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> str:
+    """Choose the method by the shape of the matrix; the Gram matrix needs no band as a whole."""
+    for columns in (True, False):
+        matrix = prepared_matrix(job, factor=None, clip_negative=False, columns=columns)
+        plan = plan_pca(
+            matrix.shape,
+            chunks=matrix.chunks,
+            dtype=matrix.dtype,
+            n_components=options.n_components or min(DEFAULT_COMPONENTS, *matrix.shape),
+            memory_limit_bytes=memory_bytes,
+        )
+        if plan["method"] == "gram":
+            break
+    return str(plan["method"])
+
+
+def _decompose(job: Job, options: ComponentOptions, method: Any, memory_bytes: int) -> xr.Dataset:
     weights = job.ensemble.weights if options.weights else None
-    matrix = prepared_matrix(job, factor=None, clip_negative=options.clip_negative)
+    clip = options.clip_negative
     factor = None
     if options.normalize:
         with job.progress.computing(job.client, label="amplitudes") as compute:
-            factor = normalisation_factors(matrix, weights=weights, compute=compute).values
-        matrix = prepared_matrix(job, factor=factor, clip_negative=options.clip_negative)
+            rows = prepared_matrix(job, factor=None, clip_negative=clip)
+            factor = normalisation_factors(rows, weights=weights, compute=compute).values
+    matrix = prepared_matrix(job, factor=factor, clip_negative=clip, columns=method == "gram")
     with job.progress.computing(job.client, label="PCA") as compute:
         found = pca(
             matrix,
             n_components=options.n_components,
             weights=weights,
+            method=method,
             seed=options.seed,
             memory_limit_bytes=memory_bytes,
             compute=compute,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,25 +31,6 @@ class Job:
     results: ResultsFolder
     client: Client
     progress: Progress
-
-    def compute(self, label: str) -> Callable[..., tuple[Any, ...]]:
-        """Return a function that computes collections on the cluster and shows progress.
-
-        Parameters
-        ----------
-        label : str
-            What the user reads.
-
-        Returns
-        -------
-        callable
-            With the signature of `dask.compute`.
-        """
-
-        def compute(*collections: Any) -> tuple[Any, ...]:
-            return self.progress.compute(self.client, collections, label=label)
-
-        return compute
 
     def persist(self, *collections: Any) -> tuple[Any, ...]:
         """Hold collections in the memory of the workers, with the signature of `dask.persist`."""

@@ -9,6 +9,7 @@ from typing import Any
 import dask
 import numpy as np
 
+from emhet_dask.analysis.bands import tree
 from emhet_dask.analysis.moments import Moments, accumulate, finish, merge_all
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.formats.mrc import write_map
@@ -16,16 +17,20 @@ from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["write_state_maps"]
 
-# Members that one task reads; of a state with more, the parts are merged in order.
-_MEMBERS_PER_TASK = 256
-_VOLUMES_AT_ONCE = 8
+# A task streams a run of a state's members, however long: runs are cut so that there are enough of
+# them to share out, and not so many that merging them counts. Of an array in memory a task is given
+# all its volumes at once.
+_RUNS = 128
+_SHORTEST_RUN = 64
+_RUN_IN_MEMORY = 32
 
 
 def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.ndarray) -> None:
     """Write ``cluster_000_mean.mrc`` and ``cluster_000_std.mrc`` of every state.
 
-    Volumes are weighted by their particles, where known. What a task reads depends on the data
-    alone, and no task holds more than a few volumes, however many states there are.
+    Volumes are weighted by their particles, where known. Runs of members are summed, one volume at
+    a time, and merged as a tree; both are cut by the data alone, so that the maps are the same on
+    any number of workers. Memory: a few volumes of float64 per thread.
 
     Parameters
     ----------
@@ -43,6 +48,7 @@ def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.
         "voxel_size_angstrom": job.ensemble.voxel_size_angstrom,
         "origin_angstrom": job.ensemble.origin_angstrom,
     }
+    run = _run(job)
     tasks = []
     for state in range(int(labels.max()) + 1):
         members = np.flatnonzero((labels == state) & include)
@@ -52,33 +58,27 @@ def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.
         if not share.any():  # volumes that stand for no particle still have a mean
             share = np.ones(len(members))
         parts = [
-            _moments(stream(job.ensemble, members[part]), share[part])
-            for part in _parts(len(members))
+            _moments(stream(job.ensemble, members[start : start + run]), share[start : start + run])
+            for start in range(0, len(members), run)
         ]
         stem = str((folder / f"cluster_{state:03d}").absolute())
-        tasks.append(_write(parts, stem, place))
+        tasks.append(_write(tree(parts, merge_all), stem, place))
     job.progress.compute(job.client, tasks, label="state maps")
 
 
-def _parts(count: int) -> list[slice]:
-    return [slice(start, start + _MEMBERS_PER_TASK) for start in range(0, count, _MEMBERS_PER_TASK)]
+def _run(job: Job) -> int:
+    if job.ensemble.path is None:
+        return _RUN_IN_MEMORY
+    return max(_SHORTEST_RUN, -(-job.ensemble.n_volumes // _RUNS))
 
 
 @dask.delayed(pure=False)
 def _moments(volumes: Iterable[np.ndarray], weights: np.ndarray) -> Moments:
-    parts: list[Moments] = []
-    block: list[np.ndarray] = []
-    for row, volume in enumerate(volumes, start=1):
-        block.append(volume)
-        if len(block) == _VOLUMES_AT_ONCE or row == len(weights):
-            parts.append(accumulate(np.stack(block), weights[row - len(block) : row]))
-            parts = [merge_all(parts)]
-            block = []
-    return parts[0]
+    return accumulate(volumes, weights)
 
 
 @dask.delayed(pure=False)
-def _write(parts: list[Moments], stem: str, place: dict[str, Any]) -> None:
-    mean, deviation = finish(merge_all(parts))
+def _write(moments: Moments, stem: str, place: dict[str, Any]) -> None:
+    mean, deviation = finish(moments)
     write_map(f"{stem}_mean.mrc", mean, **place)
     write_map(f"{stem}_std.mrc", deviation, **place)

@@ -14,7 +14,7 @@ from emhet_dask.analysis.mask import auto_mask, binarise_mask, grow_mask
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume, write_map
-from emhet_dask.runtime import fingerprint_file
+from emhet_dask.runtime import fingerprint_file, fingerprint_values
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["MaskOptions", "mask_stage"]
@@ -34,18 +34,50 @@ class MaskOptions:
     threshold, dilate : float or None
     cosine_edge : float
         In Å, as is `dilate`.
+    reused : Path or None
+        Results folder whose mask is taken as it is, instead of all that.
     """
 
     mask: str
     threshold: float | None
     dilate: float | None
     cosine_edge: float
+    reused: Path | None = None
+
+    def refuse_early(self) -> None:
+        """Refuse what cannot work, before anything is computed.
+
+        Raises
+        ------
+        InputError
+            When a file is not there, or a mask that is reused should be changed.
+        """
+        if self.mask not in {"auto", "none"} and not Path(self.mask).is_file():
+            raise InputError(f"--mask: no file {self.mask}; expected auto, none or an MRC file")
+        given = {"--threshold": self.threshold, "--dilate": self.dilate}
+        given["--cosine-edge"] = self.cosine_edge or None
+        changed = [name for name, value in given.items() if value is not None]
+        if self.mask == "none" and changed:
+            raise InputError(f"{changed[0]}: --mask none is the whole box, which it cannot change")
+        if self.reused is not None and changed:
+            raise InputError(
+                f"{changed[0]}: the mask of {self.reused} is reused as it is with --keep "
+                f"{self.reused}:…; for another mask name it with --mask, or keep volumes by number"
+            )
 
     def recorded(self) -> dict[str, Any]:
-        """Return the options, with the content of a file in place of its name."""
-        if self.mask in {"auto", "none"}:
-            return vars(self)
-        return {**vars(self), "mask": fingerprint_file(self.mask)}
+        """Return the options, with the content of a mask that exists in place of its name."""
+        settings: dict[str, Any] = {
+            "mask": self.mask,
+            "threshold": self.threshold,
+            "dilate": self.dilate,
+            "cosine_edge": self.cosine_edge,
+        }
+        if self.reused is not None:
+            return {**settings, "mask": {"values": fingerprint_values(_values_of(self.reused))}}
+        if self.mask not in {"auto", "none"}:
+            settings["mask"] = fingerprint_file(self.mask)
+        return settings
 
 
 def mask_stage(job: Job, options: MaskOptions) -> xr.Dataset:
@@ -66,8 +98,7 @@ def mask_stage(job: Job, options: MaskOptions) -> xr.Dataset:
     InputError
         When a file cannot be read or is of another extent, or nothing is inside the mask.
     """
-    if options.mask not in {"auto", "none"} and not Path(options.mask).is_file():
-        raise InputError(f"--mask: no file {options.mask}; expected auto, none or an MRC file")
+    options.refuse_early()
 
     def build(workspace: Path) -> dict[str, Any]:
         found = _make(job, options)
@@ -87,6 +118,8 @@ def mask_stage(job: Job, options: MaskOptions) -> xr.Dataset:
 
 def _make(job: Job, options: MaskOptions) -> xr.Dataset:
     ensemble = job.ensemble
+    if options.reused is not None:
+        return _reused(job, options.reused)
     if options.mask == "none":
         whole = np.ones((ensemble.box,) * 3, dtype=np.float32)
         return xr.Dataset({"mask": (("z", "y", "x"), whole)})
@@ -103,6 +136,20 @@ def _make(job: Job, options: MaskOptions) -> xr.Dataset:
             cosine_edge_angstrom=options.cosine_edge,
             compute=compute,
         )
+
+
+def _values_of(folder: Path) -> np.ndarray:
+    return np.asarray(load_group(folder / "results.zarr" / "mask")["mask"].values)
+
+
+def _reused(job: Job, folder: Path) -> xr.Dataset:
+    values = _values_of(folder)
+    if values.shape != (job.ensemble.box,) * 3:
+        raise InputError(
+            f"--keep: the mask of {folder} has {values.shape[0]}³ voxels, but the volumes "
+            f"{job.ensemble.box}³; is it of another ensemble?"
+        )
+    return xr.Dataset({"mask": (("z", "y", "x"), values)})
 
 
 def _from_file(job: Job, options: MaskOptions) -> xr.Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from emhet_dask.ensemble.matrix import write_matrix
-from emhet_dask.runtime import digest, fingerprint_values
+from emhet_dask.runtime import digest, fingerprint_values, format_bytes
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["matrix_stage"]
@@ -34,8 +34,8 @@ def matrix_stage(job: Job, mask: np.ndarray) -> None:
         path = str((workspace / "results.zarr" / "matrix").absolute())
         tasks, layout = write_matrix(path, job.ensemble, mask=mask, key=key)
         job.progress.say(
-            f"matrix: {layout.shape[0]} volumes × {layout.shape[1]} voxels, "
-            f"{layout.shape[0] * layout.shape[1] * np.dtype(layout.dtype).itemsize / 1e9:.2g} GB"
+            f"matrix: {layout.shape[0]:,} volumes × {layout.shape[1]:,} voxels, "
+            + format_bytes(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize)
         )
         if tasks:
             job.progress.compute(job.client, tasks, label="masked voxels")

@@ -162,7 +162,9 @@ def _about_mask(job: Job) -> str:
             "Voxels that exceed the threshold in more volumes than background noise explains, "
             "dilated."
         )
-    return "The whole box." if mask == "none" else "From a file."
+    if mask == "none":
+        return "The whole box."
+    return "The mask of an earlier landscape." if "values" in mask else "From a file."
 
 
 def _provenance(job: Job) -> dict[str, dict[str, object]]:

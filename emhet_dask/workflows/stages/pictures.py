@@ -34,10 +34,9 @@ from emhet_dask.workflows.stages.states import States
 __all__ = ["Findings", "report_stage"]
 
 _MOST_IN_CHIMERAX = 30
-_COMPONENTS_DRAWN = 5
 # These look the same at every cut. What lies in the folder is of this mask and these components: a
 # stage that is made again takes away all that was made from its earlier version.
-_OF_NO_CUT = ("mask", "components", "scree")
+_OF_NO_CUT = ("mask", "scree")
 
 
 class _Means(Sequence[np.ndarray]):
@@ -73,7 +72,7 @@ class Findings:
     clusters: Clusters
 
 
-def report_stage(job: Job, found: Findings, *, umap: bool, seed: int) -> None:
+def report_stage(job: Job, found: Findings, *, plot_dim: int, umap: bool, seed: int) -> None:
     """Run the stage, or find it done.
 
     Parameters
@@ -81,20 +80,19 @@ def report_stage(job: Job, found: Findings, *, umap: bool, seed: int) -> None:
     job : Job
         With all other stages finished.
     found : Findings
+    plot_dim : int
+        Components drawn.
     umap : bool
         Draw a UMAP of the latents, or else of the components.
     seed : int
     """
-    if umap:
-        need("umap", extra="umap", purpose="--umap")
-
     clusters = found.clusters
 
     def build(workspace: Path) -> None:
         means = _Means(job.results.path(), clusters.table)
         figures = workspace / "figures"
         figures.mkdir(exist_ok=True)
-        draw = _drawings(job, found, means)
+        draw = _drawings(job, found, means, plot_dim)
         if umap:
             draw["umap"] = lambda: _umap(job, found, seed)
         with job.progress.task("figures", total=len(draw), unit="figures") as task:
@@ -130,14 +128,16 @@ def report_stage(job: Job, found: Findings, *, umap: bool, seed: int) -> None:
 
     job.results.stage(
         "report",
-        parameters={"umap": umap},
-        after=("mask", "pca", "tree", "clusters"),
+        parameters={"umap": umap, "plot_dim": plot_dim},
+        after=("mask", "pca", "trajectories", "tree", "clusters"),
         build=build,
         replaceable=True,
     )
 
 
-def _drawings(job: Job, found: Findings, means: _Means) -> dict[str, Callable[[], Figure]]:
+def _drawings(
+    job: Job, found: Findings, means: _Means, plot_dim: int
+) -> dict[str, Callable[[], Figure]]:
     """Return what draws each figure, in the order of the report."""
     pca, states, clusters = found.pca, found.states, found.clusters
     voxel_size = job.ensemble.voxel_size_angstrom
@@ -172,14 +172,14 @@ def _drawings(job: Job, found: Findings, means: _Means) -> dict[str, Callable[[]
         ),
         "counts": lambda: state_counts(clusters.table, noun=noun),
         "components": lambda: component_sheet(
-            _component_maps(job, pca),
+            _component_maps(job, pca, plot_dim),
             mean_map=_overall_mean(clusters, means),
             voxel_size_angstrom=voxel_size,
             ratios=ratios,
             mask=inside,
         ),
         "pc1_pc2": lambda: pc_scatter(scores, names=names, **shared),
-        "pc_pairs": lambda: pc_pairs(scores, **shared),
+        "pc_pairs": lambda: pc_pairs(scores, n_components=plot_dim, **shared),
         "dendrogram": lambda: dendrogram(
             states.tree.merges,
             states=_of_leaves(states, labels),
@@ -215,11 +215,11 @@ def _noun(clusters: Clusters) -> str:
     return "state" if clusters.evidence["separate_states"] else "cluster"
 
 
-def _component_maps(job: Job, pca: xr.Dataset) -> list[np.ndarray]:
+def _component_maps(job: Job, pca: xr.Dataset, count: int) -> list[np.ndarray]:
     """Return the first components as maps, 0 outside the mask."""
     voxels = open_matrix(str(job.group("matrix")))["voxel_index"].values
     maps = []
-    for component in pca["components"].values[:_COMPONENTS_DRAWN]:
+    for component in pca["components"].values[:count]:
         flat = np.zeros(job.ensemble.box**3, dtype=np.float32)
         flat[voxels] = component
         maps.append(flat.reshape((job.ensemble.box,) * 3))

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from emhet_dask.ensemble import Ensemble, open_ensemble
+from emhet_dask.ensemble.integrity import check_shard, list_shards
 from emhet_dask.errors import InputError
+from emhet_dask.formats.tables import read_csv
 from emhet_dask.options import kinds
+from emhet_dask.workflows.select import members_of
 
 __all__ = ["choose_volumes", "open_source"]
 
@@ -25,8 +27,21 @@ def open_source(source: Any) -> Ensemble:
     Returns
     -------
     Ensemble
+
+    Raises
+    ------
+    InputError
+        When there is no such ensemble, or shards of it are missing (Zarr reads them as zeros).
     """
-    return source if isinstance(source, Ensemble) else open_ensemble(str(source))
+    ensemble = source if isinstance(source, Ensemble) else open_ensemble(str(source))
+    if ensemble.path is not None:
+        missing = [shard for shard in list_shards(ensemble.path) if check_shard(shard, deep=False)]
+        if missing:
+            raise InputError(
+                f"{ensemble.path}: {len(missing)} shards are missing, the first is "
+                f"{missing[0].described}; ingest --overwrite mends it"
+            )
+    return ensemble
 
 
 def choose_volumes(ensemble: Ensemble, keep: str | None) -> tuple[np.ndarray, Path | None]:
@@ -87,11 +102,15 @@ def _from_numbers(keep: str, ensemble: Ensemble) -> np.ndarray:
 
 def _from_file(path: Path, ensemble: Ensemble) -> np.ndarray:
     if path.suffix == ".csv":
-        table = pd.read_csv(path)
+        table = read_csv(path)
         column = "name" if "name" in table else table.columns[0]
-        entries = table[column].astype(str).tolist()
+        entries = table[column].tolist()
     else:
-        entries = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a text, expected one name or number a line") from None
+        entries = [line.strip() for line in text.splitlines() if line.strip()]
     where = {name: number for number, name in enumerate(ensemble.names)}
     numbers, unknown = [], []
     for entry in entries:
@@ -103,8 +122,8 @@ def _from_file(path: Path, ensemble: Ensemble) -> np.ndarray:
             unknown.append(entry)
     if unknown:
         raise InputError(
-            f"{path}: {len(unknown)} names are not in the ensemble, the first is {unknown[0]!r}; "
-            f"expected names such as {ensemble.names[0]!r}"
+            f"{path}: {len(unknown)} of {len(entries)} names are not in the ensemble, the first is "
+            f"{unknown[0]!r}; expected names such as {str(ensemble.names[0])!r}"
         )
     found = np.asarray(numbers, dtype=np.int64)
     _check_range(found, ensemble, what=str(path))
@@ -112,23 +131,17 @@ def _from_file(path: Path, ensemble: Ensemble) -> np.ndarray:
 
 
 def _from_states(folder: Path, states: str, ensemble: Ensemble) -> np.ndarray:
-    table = folder / "clusters" / "cluster_labels.csv"
-    if not table.is_file():
-        raise InputError(f"--keep: {folder} holds no {table.name}; expected a finished landscape")
-    labels = pd.read_csv(table)
     try:
         wanted = kinds.numbers().parse(states)
     except ValueError:
         raise InputError(f"--keep: got states {states!r}, expected numbers such as 0,2") from None
-    known = sorted(labels["cluster"].unique())
-    missing = sorted(set(wanted) - set(known))
-    if missing:
-        raise InputError(
-            f"--keep: {folder} has no state {missing[0]}; it has {known[0]} to {known[-1]}"
-        )
+    try:
+        members = members_of(folder, tuple(wanted))
+    except InputError as error:
+        raise InputError(f"--keep: {error}") from None
     # By name: the earlier landscape may itself have used a part of the ensemble.
     where = {name: number for number, name in enumerate(ensemble.names)}
-    names = labels.loc[labels["cluster"].isin(wanted), "name"].astype(str)
+    names = members["name"].tolist()
     absent = [name for name in names if name not in where]
     if absent:
         raise InputError(

@@ -39,6 +39,19 @@ class TreeOptions:
     feature: str
     seed: int
 
+    def refuse_early(self, n_volumes: int) -> None:
+        """Refuse more volumes than the table of all distances can hold.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.feature == "voxels" and n_volumes > _MOST_ON_VOXELS:
+            raise InputError(
+                f"--feature voxels: {n_volumes} volumes have too many pairs, expected at most "
+                f"{_MOST_ON_VOXELS}; use --feature pcs"
+            )
+
 
 @dataclass(frozen=True)
 class States:
@@ -46,6 +59,8 @@ class States:
 
     Attributes
     ----------
+    options : TreeOptions
+        What it was made with.
     tree : Tree
     dataset : xarray.Dataset
         The group ``tree``: ``outlier``, ``outlier_score`` and the evidence over candidate numbers
@@ -54,6 +69,7 @@ class States:
         ``n_clusters`` (what was chosen), ``separate_states``, ``reason``, ``n_signal``.
     """
 
+    options: TreeOptions
     tree: Tree
     dataset: xr.Dataset
     verdict: dict[str, Any]
@@ -88,7 +104,7 @@ def states_stage(job: Job, pca: xr.Dataset, options: TreeOptions, used: Componen
     )
     dataset = load_group(job.group("tree"))
     tree = Tree(dataset["linkage"].values, dataset["leaf"].values.astype(np.intp), options.linkage)
-    return States(tree, dataset, json.loads(json.dumps(dict(record.summary))))
+    return States(options, tree, dataset, json.loads(json.dumps(dict(record.summary))))
 
 
 def _find(
@@ -128,18 +144,14 @@ def _find(
         "separate_states": bool(choice.separate_states),
         "reason": choice.reason,
         "n_signal": int(choice.n_signal),
+        # With --feature voxels the tree is another, but what speaks for states is seen on the PCs.
+        "evidence_from": "pcs",
         "n_outliers": int(outliers["outlier"].values.sum()),
     }
     return found.merge(choice.evidence, combine_attrs="no_conflicts"), verdict
 
 
 def _on_voxels(job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions) -> Tree:
-    count = pca.sizes["volume"]
-    if count > _MOST_ON_VOXELS:
-        raise InputError(
-            f"--feature voxels: {count} volumes have too many pairs, at most {_MOST_ON_VOXELS}; "
-            "use --feature pcs"
-        )
     factor = pca["factor"].values if "factor" in pca else None
     matrix = prepared_matrix(job, factor=factor, clip_negative=used.clip_negative)
     with job.progress.computing(job.client, label="distances") as compute:
