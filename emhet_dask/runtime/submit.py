@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +43,10 @@ def compute(
     lazy, repack = unpack_collections(*collections)
     if not lazy:
         return tuple(collections)
-    futures = client.compute(lazy)
+    with warnings.catch_warnings():
+        # Who hands over an array in memory cannot load it with Dask instead, as the warning advises.
+        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+        futures = client.compute(lazy)
     with (
         _words_for_errors(label),
         _let_go(client, futures),

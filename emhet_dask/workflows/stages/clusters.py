@@ -102,6 +102,7 @@ def clusters_stage(
             },
             "linkage": states.tree.linkage,
             "exact_tree": states.tree.exact,
+            "agreement_with_exact": states.verdict.get("agreement_with_exact"),
         }
         (folder / "evidence.json").write_text(json.dumps(evidence, indent=2) + "\n")
         _write_particles(job, folder, labels)

@@ -151,7 +151,9 @@ def _about_tree(clusters: Clusters) -> str:
         return f"Agglomerative clustering, {clusters.evidence['linkage']} linkage."
     return (
         f"Agglomerative clustering, {clusters.evidence['linkage']} linkage, of micro-clusters, "
-        "since the volumes are too many for the distances of all pairs."
+        "since the volumes are too many for an exact tree. On as many of them as an exact tree can "
+        "have, the cuts of both agree with an adjusted Rand index of "
+        f"{clusters.evidence['agreement_with_exact']:.3f} (1: equal)."
     )
 
 

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from emhet_dask.analysis.clustering import Tree, build_tree_from_distances
+from emhet_dask.analysis.clustering import (
+    Tree,
+    build_tree_from_distances,
+    micro_cluster_agreement,
+)
 from emhet_dask.analysis.distances import euclidean_distances
 from emhet_dask.analysis.outliers import find_outliers
 from emhet_dask.analysis.states import choose_states
@@ -139,7 +143,7 @@ def _find(
             "outlier_score": (("volume",), outliers["score"].values),
         }
     )
-    verdict = {
+    verdict: dict[str, Any] = {
         "n_clusters": int(choice.n_clusters),
         "separate_states": bool(choice.separate_states),
         "reason": choice.reason,
@@ -148,6 +152,14 @@ def _find(
         "evidence_from": "pcs",
         "n_outliers": int(outliers["outlier"].values.sum()),
     }
+    if not tree.exact:
+        with job.progress.task("comparison with the exact tree"):
+            verdict["agreement_with_exact"] = micro_cluster_agreement(
+                scores[:, : max(1, choice.n_signal)],
+                n_clusters=choice.n_clusters,
+                linkage=options.linkage,  # type: ignore[arg-type]
+                seed=options.seed,
+            )
     return found.merge(choice.evidence, combine_attrs="no_conflicts"), verdict
 
 
