@@ -44,7 +44,7 @@ def compute(
     if not lazy:
         return tuple(collections)
     with warnings.catch_warnings():
-        # Who hands over an array in memory cannot load it with Dask instead, as the warning advises.
+        # Who hands over an array in memory cannot load it with Dask, as the warning advises.
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
         futures = client.compute(lazy)
     with (
