@@ -60,10 +60,10 @@ def components_stage(job: Job, options: ComponentOptions, *, memory_bytes: int) 
     xarray.Dataset
         The group ``pca``: ``scores``, ``components``, ``explained_variance``, …, ``factor``.
     """
-    method = _method(job, options, memory_bytes)
+    method, columns = _method(job, options, memory_bytes)
 
     def build(workspace: Path) -> None:
-        found = _decompose(job, options, method, memory_bytes)
+        found = _decompose(job, options, (method, columns), memory_bytes)
         save_group(workspace / "results.zarr" / "pca", found)
         _write_tables(job, found, workspace)
 
@@ -123,9 +123,13 @@ def prepared_matrix(
     return rows if np.all(soft == 1) else rows * soft
 
 
-def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> str:
-    """Choose the method by the shape of the matrix; the Gram matrix needs no band as a whole."""
-    for columns in (True, False):
+def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> tuple[str, bool]:
+    """Choose the method by the shape of the matrix, and whether it is read by columns.
+
+    Bands of whole rows are read fastest; where the Gram matrix fits only by columns, by columns.
+    """
+    chosen = []
+    for columns in (False, True):
         matrix = prepared_matrix(job, factor=None, clip_negative=False, columns=columns)
         plan = plan_pca(
             matrix.shape,
@@ -134,12 +138,16 @@ def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> str:
             n_components=options.n_components or min(DEFAULT_COMPONENTS, *matrix.shape),
             memory_limit_bytes=memory_bytes,
         )
+        chosen.append((str(plan["method"]), columns))
         if plan["method"] == "gram":
-            break
-    return str(plan["method"])
+            return chosen[-1]
+    return chosen[0]
 
 
-def _decompose(job: Job, options: ComponentOptions, method: Any, memory_bytes: int) -> xr.Dataset:
+def _decompose(
+    job: Job, options: ComponentOptions, how: tuple[Any, bool], memory_bytes: int
+) -> xr.Dataset:
+    method, columns = how
     weights = job.ensemble.weights if options.weights else None
     clip = options.clip_negative
     factor = None
@@ -147,7 +155,7 @@ def _decompose(job: Job, options: ComponentOptions, method: Any, memory_bytes: i
         with job.progress.computing(job.client, label="amplitudes") as compute:
             rows = prepared_matrix(job, factor=None, clip_negative=clip)
             factor = normalisation_factors(rows, weights=weights, compute=compute).values
-    matrix = prepared_matrix(job, factor=factor, clip_negative=clip, columns=method == "gram")
+    matrix = prepared_matrix(job, factor=factor, clip_negative=clip, columns=columns)
     with job.progress.computing(job.client, label="PCA") as compute:
         found = pca(
             matrix,
