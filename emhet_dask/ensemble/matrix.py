@@ -16,11 +16,13 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from dask.base import tokenize
 from zarr.codecs import Crc32cCodec
 
 from emhet_dask.ensemble.ensemble import Ensemble
 from emhet_dask.ensemble.reading import stream
-from emhet_dask.ensemble.store import open_array, open_group, put_array
+from emhet_dask.ensemble.shards import LocalShards, cut_columns
+from emhet_dask.ensemble.store import CheckedArray, open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
 __all__ = ["MatrixLayout", "open_matrix", "plan_matrix", "write_matrix"]
@@ -155,7 +157,13 @@ def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     group = open_group(path)
     stored = open_array(group, "matrix")
     blocks = stored.chunks if columns else stored.shards or stored.chunks
-    matrix = da.from_array(stored, chunks=blocks, name=None, inline_array=True)
+    matrix = da.from_array(
+        CheckedArray(stored, path, advice="--overwrite makes it again"),
+        chunks=blocks,
+        name=f"matrix-{tokenize(path, group.attrs.get('key'), columns)}",
+        inline_array=True,
+        asarray=False,
+    )
     if "matrix_scale" in group:
         scale = np.asarray(open_array(group, "matrix_scale")[...])
         factor = da.from_array(scale, chunks=blocks[0])
@@ -193,7 +201,12 @@ def _take(
 @dask.delayed(pure=False)
 def _write_band(target: zarr.Array, start: int, parts: list[np.ndarray]) -> int:
     rows = np.concatenate(parts)
-    target[start : start + len(rows)] = rows
+    local = LocalShards.of(target)
+    if local is None:
+        target[start : start + len(rows)] = rows
+    else:
+        chunk = (target.chunks[0], target.chunks[1])
+        local.write((start // chunk[0], 0), cut_columns(rows, chunk, local.dtype))
     return len(rows)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from emhet_dask.ensemble.layout import Layout
+from emhet_dask.ensemble.shards import DamagedShardError, LocalShards, gather_rows
 from emhet_dask.errors import InputError
 from emhet_dask.variables import ENSEMBLE
 
@@ -213,7 +214,10 @@ def _withdraw(path: str) -> None:
 
 
 def write_shard(
-    path: str, bounds: tuple[int, int], volumes: np.ndarray, record: np.ndarray | None
+    path: str,
+    bounds: tuple[int, int],
+    volumes: Iterable[np.ndarray],
+    record: np.ndarray | Callable[[], np.ndarray | None] | None,
 ) -> None:
     """Write one shard, then the record that it is finished.
 
@@ -222,16 +226,25 @@ def write_shard(
     path : str
     bounds : (int, int)
         First volume, and the one after the last; a whole shard.
-    volumes : ndarray, shape (volume, z, y, x)
-        In the dtype of the store, or float32, which is converted.
-    record : ndarray, shape (volume, len(RECORD_COLUMNS)), or None
-        None leaves the shard unfinished, to be written again.
+    volumes : iterable of ndarray, shape (z, y, x)
+        One after another: on a disk, a shard is never held as a whole. In the dtype of the store,
+        or float32, which is converted.
+    record : ndarray, shape (volume, len(RECORD_COLUMNS)), or a function that returns it, or None
+        The function is called when all volumes were taken. None leaves the shard unfinished, to
+        be written again.
     """
     group = open_group(path, mode="r+")
     start, stop = bounds
-    open_array(group, "volumes")[start:stop] = volumes
-    if record is not None:
-        open_array(group, _RECORD)[start:stop] = record
+    array = open_array(group, "volumes")
+    local = LocalShards.of(array)
+    if local is None:
+        array[start:stop] = np.stack([np.asarray(volume, dtype=array.dtype) for volume in volumes])
+    else:
+        number = start // local.shards[0]
+        local.write((number, 0, 0, 0), gather_rows(volumes, local.chunks, local.dtype))
+    finished = record() if callable(record) else record
+    if finished is not None:
+        open_array(group, _RECORD)[start:stop] = finished
 
 
 def read_records(path: str) -> np.ndarray:
@@ -347,10 +360,14 @@ class CheckedArray:
     array : zarr.Array
     path : str
         Of the store, for the message.
+    advice : str, optional
+        What mends it.
     """
 
-    def __init__(self, array: zarr.Array, path: str) -> None:
+    def __init__(self, array: zarr.Array, path: str, *, advice: str | None = None) -> None:
         self._array = array
+        self._advice = advice or (f"emhet info {path} says where, and ingest --overwrite mends it")
+        self._local = LocalShards.of(array)
         self._path = path
         self.shape = array.shape
         self.dtype = array.dtype
@@ -364,10 +381,25 @@ class CheckedArray:
         InputError
             When a checksum is wrong or a chunk cannot be decoded.
         """
+        bounds = self._bounds(index)
         try:
+            if self._local is not None and bounds is not None:
+                return self._local.read(bounds)
             return np.asarray(self._array[index])
         except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self._path}: damaged, a checksum is wrong; emhet info {self._path} says where, "
-                "and ingest --overwrite mends it"
-            ) from error
+            raise InputError(f"{self._path}: damaged, {_damage(error)}; {self._advice}") from error
+
+    def _bounds(self, index: Any) -> list[tuple[int, int]] | None:
+        """Return the first and the last of plain slices, or None where others ask for more."""
+        found = []
+        parts = index if isinstance(index, tuple) else (index,)
+        for part, size in zip(parts, self.shape, strict=False):
+            if not isinstance(part, slice) or part.step not in (None, 1):
+                return None
+            start, stop, _ = part.indices(size)
+            found.append((start, max(start, stop)))
+        return found
+
+
+def _damage(error: Exception) -> str:
+    return str(error) if isinstance(error, DamagedShardError) else "a checksum is wrong"

@@ -121,10 +121,10 @@ def _start_threads(limit: int | None) -> SpecCluster:
     worker = {**common, "nthreads": CPU_COUNT, "memory_limit": limit or MEMORY_LIMIT}
     # The limit is for plans to keep to: a worker that is this very process cannot be restarted,
     # and must neither pause nor spill because of what the rest of the process holds.
-    unmanaged = {
-        f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")
-    }
-    with dask.config.set(unmanaged):
+    settings = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
+    # Nobody sees the profile of a worker without a dashboard.
+    settings["distributed.worker.profile.enabled"] = False
+    with dask.config.set(settings):
         return SpecCluster(
             scheduler={"cls": Scheduler, "options": common},
             workers={0: {"cls": Worker, "options": worker}},

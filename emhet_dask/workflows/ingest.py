@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from emhet_dask.analysis.fourier import crop_box
 from emhet_dask.analysis.intensity import measure
 from emhet_dask.ensemble.layout import Layout, plan_layout
+from emhet_dask.ensemble.shards import crc32c
 from emhet_dask.ensemble.store import (
     RECORD_COLUMNS,
     create_store,
@@ -326,31 +326,39 @@ class _ShardTask:
 
     def run(self) -> list[str]:
         """Read, crop, measure and write the volumes; return what is wrong with which."""
-        layout = self.layout
-        shard = np.zeros((len(self.sources), *layout.shape[1:]), dtype=layout.dtype)
         record = np.zeros((len(self.sources), len(RECORD_COLUMNS)))
-        problems = []
+        record[:, -2:] = self.stamps
+        problems: list[str] = []
+        write_shard(
+            self.path,
+            self.bounds,
+            self._volumes(record, problems),
+            lambda: record if self.skip or not problems else None,
+        )
+        return problems
+
+    def _volumes(self, record: np.ndarray, problems: list[str]) -> Iterator[np.ndarray]:
+        """Yield the volumes as they are stored, and note what they are; zeros for a faulty one."""
+        layout = self.layout
         read = _Reader(self.sources)
         for row, source in enumerate(self.sources):
             try:
                 density = read(row)
                 volume = crop_box(density, layout.box)
-                measured = {**measure(volume), "scale": 1.0}
+                measured = {**measure(volume), "scale": 1.0, "usable": 1.0}
                 _refuse_nonsense(source, measured)
             except InputError as error:
                 problems.append(str(error))
+                yield np.zeros(layout.shape[1:], dtype=layout.dtype)
                 continue
             if layout.dtype == "float16":
                 peak = max(abs(measured["minimum"]), abs(measured["maximum"]))
                 measured["scale"] = float(2.0 ** np.ceil(np.log2(peak / _HALF_PEAK)))
                 volume = volume / np.float32(measured["scale"])
-            shard[row] = volume
-            measured["usable"] = 1.0
-            measured["source_crc32c"] = float(google_crc32c.value(density.tobytes()))
-            record[row] = [measured.get(name, 0.0) for name in RECORD_COLUMNS]
-        record[:, -2:] = self.stamps
-        write_shard(self.path, self.bounds, shard, record if self.skip or not problems else None)
-        return problems
+            measured["source_crc32c"] = float(crc32c(density))
+            kept = [measured.get(name, 0.0) for name in RECORD_COLUMNS[:-2]]
+            record[row, :-2] = kept
+            yield volume
 
 
 class _Reader:

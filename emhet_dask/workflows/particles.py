@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emhet_dask.ensemble import Ensemble
 from emhet_dask.errors import InputError
 from emhet_dask.formats import cryosparc, star
 from emhet_dask.formats.cryodrgn import read_indices, write_indices
@@ -20,6 +20,9 @@ from emhet_dask.formats.relion import JobFolder, is_job_folder
 from emhet_dask.formats.sources import VolumeSource, assign_particles
 from emhet_dask.formats.tables import read_latents
 from emhet_dask.options.ingest import Ingest
+
+if TYPE_CHECKING:
+    from emhet_dask.ensemble import Ensemble
 
 __all__ = ["ParticleFile", "find_particles", "particle_rows"]
 

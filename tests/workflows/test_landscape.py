@@ -384,9 +384,9 @@ def test_a_damaged_store_is_told_in_a_line(made, landscape, tmp_path):
     content = bytearray(shard.read_bytes())
     content[1000] ^= 255
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged, a checksum is wrong; emhet info"):
+    with pytest.raises(InputError, match=r"damaged, c/\S+: a checksum is wrong; emhet info"):
         landscape(str(store), output=str(tmp_path / "o"))
-    with pytest.raises(InputError, match=r"damaged, a checksum is wrong"):
+    with pytest.raises(InputError, match=r"damaged, c/\S+: a checksum is wrong"):
         emhet_dask.export(str(store), output=str(tmp_path / "m"), quiet=True)
     shard.unlink()
     with pytest.raises(InputError, match=r"1 shards are missing, the first is shard volumes/c/"):
