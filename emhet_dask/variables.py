@@ -124,6 +124,28 @@ RESULTS = _register(
     ),
     Variable("silhouette", ("n_clusters",), "f", "", "simplified silhouette, -1 to 1"),
     Variable("medoid", ("state",), "iu", "", "volume in the middle of each state"),
+    Variable(
+        "rows", ("volume", "column"), "f", "", "prepared maps; inner products are similarities"
+    ),
+    Variable(
+        "similarity",
+        ("volume", "volume_b"),
+        "f",
+        "",
+        "how alike two maps are, or their distance; stored above the diagonal",
+    ),
+    Variable(
+        "neighbour", ("volume", "rank"), "i", "", "most similar volumes, best first; -1: none"
+    ),
+    Variable(
+        "neighbour_similarity", ("volume", "rank"), "f", "", "similarity to (or distance from) them"
+    ),
+    Variable("histogram", ("bin",), "iu", "pairs", "pairs in each bin of similarity or distance"),
+    Variable("histogram_edges", ("edge",), "f", "", "ends of the bins"),
+    Variable("undefined", _VOLUME, "b", "", "true for a constant map, which is like nothing"),
+    Variable("block_neighbour", ("block", "row", "rank"), "i", "", "most similar within a block"),
+    Variable("block_similarity", ("block", "row", "rank"), "f", "", "similarity to (from) them"),
+    Variable("block_histogram", ("block", "bin"), "iu", "pairs", "pairs of a block in each bin"),
 )
 
 

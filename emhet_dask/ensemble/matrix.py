@@ -25,8 +25,10 @@ from emhet_dask.ensemble.shards import LocalShards, cut_columns
 from emhet_dask.ensemble.store import CheckedArray, open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
-__all__ = ["MatrixLayout", "open_matrix", "plan_matrix", "write_matrix"]
+__all__ = ["ADVICE", "MatrixLayout", "open_matrix", "plan_matrix", "write_matrix"]
 
+# What mends a matrix that is damaged.
+ADVICE = "--overwrite makes it again"
 _COLUMNS = 2048
 _ROWS = 1024
 _SMALLEST_BAND_BYTES = 32 << 20
@@ -158,7 +160,7 @@ def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     stored = open_array(group, "matrix")
     blocks = stored.chunks if columns else stored.shards or stored.chunks
     matrix = da.from_array(
-        CheckedArray(stored, path, advice="--overwrite makes it again"),
+        CheckedArray(stored, path, advice=ADVICE),
         chunks=blocks,
         name=f"matrix-{tokenize(path, group.attrs.get('key'), columns)}",
         inline_array=True,

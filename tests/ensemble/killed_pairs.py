@@ -1,0 +1,127 @@
+"""Kill the comparison of all pairs before each of its changes to the file system, and continue.
+
+Run by test_pairs.py as ``python killed_pairs.py FOLDER``, in a process of its own, since it forks.
+Prints how many kills were survived; fails at the first that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import dask
+import numpy as np
+import zarr
+
+from emhet_dask.analysis.similarity import pair_kernel
+from emhet_dask.ensemble.pairs import PairsLayout, finish_pairs, write_pairs
+from emhet_dask.ensemble.rows import StoredRows
+
+STRIDE = 29
+
+
+def compare(folder: Path, out: Path, key: str = "a") -> None:
+    kernel = pair_kernel(np.load(folder / "x.npy"), compute=synchronous)
+    tasks = write_pairs(
+        str(out),
+        StoredRows(str(folder / "m")),
+        kernel=kernel,
+        layout=PairsLayout(12, 9, 6, 0),
+        key=key,
+        keep="all",
+        n_neighbours=3,
+    )
+    dask.compute(*tasks, scheduler="synchronous")
+    finish_pairs(str(out), kernel=kernel)
+
+
+def synchronous(*tasks: object) -> tuple:
+    return dask.compute(*tasks, scheduler="synchronous")
+
+
+def prepare(folder: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
+    np.save(folder / "x.npy", x)
+    zarr.create_group(str(folder / "m")).create_array(
+        "matrix", shape=x.shape, chunks=(4, 9), dtype="float32"
+    )[:] = x
+    compare(folder, folder / "undisturbed")
+    compare(folder, folder / "earlier", key="of something else")
+
+
+def die_before_change(number: int, out: Path) -> None:
+    """Kill this process, as SIGKILL would, before its so many-th change under the folder."""
+    seen = 0
+    inside = os.fspath(out)
+
+    def hook(event: str, args: tuple) -> None:
+        nonlocal seen
+        if event == "open":
+            changes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        else:
+            changes = event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+        if not changes or inside not in str(args[0]):
+            return
+        if seen == number:
+            os._exit(9)
+        seen += 1
+
+    sys.addaudithook(hook)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            traceback.print_exception(error)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.suffix != ".partial"  # what a kill cut short; nobody reads it
+    }
+
+
+def survive(folder: Path, earlier: Path | None) -> int:
+    out = folder / "out"
+    expected = files(folder / "undisturbed")
+    killed = 0
+    while True:
+        shutil.rmtree(out, ignore_errors=True)
+        if earlier is not None:
+            shutil.copytree(earlier, out)
+
+        def disturbed(number: int = killed * STRIDE) -> None:
+            die_before_change(number, out)
+            compare(folder, out)
+
+        status = in_child(disturbed)
+        assert status in {0, 9}, status
+        if status == 9:
+            assert in_child(lambda: compare(folder, out)) == 0, killed
+        left = {name for name, data in files(out).items() if data != expected.get(name)}
+        assert not left, (killed, left)
+        assert set(files(out)) == set(expected), killed
+        if status == 0:
+            return killed
+        killed += 1
+
+
+if __name__ == "__main__":
+    here = Path(sys.argv[1])
+    # Forks come from a process that never used Zarr, whose threads they would lack.
+    assert in_child(lambda: prepare(here)) == 0
+    print(survive(here, None) + survive(here, here / "earlier"))
