@@ -22,7 +22,7 @@ from emhet_dask.report.palette import state_colour
 from emhet_dask.report.slices import Crop, crop_around, grey_limits
 from emhet_dask.report.style import DPI, counted, new_figure, panel, styled
 
-__all__ = ["component_sheet", "slice_sheet", "state_sheet"]
+__all__ = ["component_sheet", "round_length", "slice_sheet", "state_sheet"]
 
 Array = npt.NDArray[np.floating]
 
@@ -83,6 +83,8 @@ def slice_sheet(
     colours: Sequence[str] | None = None,
     mask: npt.ArrayLike | None = None,
     title: str = "",
+    note: str = "",
+    same_grey: bool = True,
 ) -> Figure:
     """Draw three orthogonal slices of each of several maps on one sheet.
 
@@ -99,10 +101,20 @@ def slice_sheet(
         Slices pass through its centre of mass, and what is shown is cropped to it.
     title : str
         Of the sheet.
+    note : str
+        Added to what is said below the sheet.
+    same_grey : bool
+        Give all maps the same grey values, or else each its own: maps of different jobs may be of
+        different scales.
     """
     crop = _crop(mask, maps[0])
     sheet = _Sheet.of(len(maps))
-    tiles = _grey_tiles(np.stack([crop.slices(volume) for volume in maps]), sheet.pixels)
+    slices = np.stack([crop.slices(volume) for volume in maps])
+    if same_grey:
+        tiles = _grey_tiles(slices, sheet.pixels)
+    else:
+        tiles = np.stack([_grey_tiles(of_one[None], sheet.pixels)[0] for of_one in slices])
+    grey = "same grey values and scale" if same_grey else "same scale, each its own grey values"
     return _draw(
         sheet,
         tiles,
@@ -110,7 +122,7 @@ def slice_sheet(
         colours=colours,
         side_angstrom=crop.side * voxel_size_angstrom,
         title=title,
-        note=f"{_VIEWS}; same grey values and scale.",
+        note=f"{_VIEWS}; {grey}." + (f" {note}" if note else ""),
     )
 
 
@@ -299,7 +311,7 @@ def _enlarge(slices: Array, size: int) -> Array:
 
 
 def _scale_bar(axes: Axes, sheet: _Sheet, side_angstrom: float) -> None:
-    length = _round_length(side_angstrom / 3)
+    length = round_length(side_angstrom / 3)
     left, top = sheet.corner(0)
     bottom = top + sheet.slice_inches - 0.09
     width = sheet.slice_inches * length / side_angstrom
@@ -313,7 +325,7 @@ def _scale_bar(axes: Axes, sheet: _Sheet, side_angstrom: float) -> None:
     axes.text(left + 0.08, bottom - 0.04, f"{length:g} Å", color="white", fontsize=6.5, va="bottom")
 
 
-def _round_length(most: float) -> float:
+def round_length(most: float) -> float:
     """Return the largest of 1, 2 or 5 times a power of ten that is not above a length."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(power * max(step for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))

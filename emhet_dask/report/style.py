@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 __all__ = [
     "ACCENT",
@@ -27,6 +32,7 @@ __all__ = [
     "new_figure",
     "panel",
     "save",
+    "save_all",
     "styled",
     "to_png",
 ]
@@ -116,24 +122,64 @@ def panel(
     return axes
 
 
-@styled
 def to_png(figure: Figure, *, dpi: float = DPI) -> bytes:
     """Return a figure as the bytes of a PNG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=dpi,
-        # Level 3 is four times faster than the default, for files a tenth larger.
-        pil_kwargs={"compress_level": 3},
-        metadata={"Software": None},
-    )
-    return buffer.getvalue()
+    return _encoded(_drawn(figure, dpi), dpi)
 
 
 def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> None:
     """Write a figure as a PNG file."""
     Path(path).write_bytes(to_png(figure, dpi=dpi))
+
+
+def save_all(
+    draw: Mapping[str, Callable[[], Figure]],
+    folder: str | Path,
+    *,
+    done: Callable[[], None] = lambda: None,
+) -> None:
+    """Draw figures one after another, and write each while the next one is drawn.
+
+    Parameters
+    ----------
+    draw : mapping of str to callable
+        What draws the figure of each file, below `folder`.
+    folder : str or Path
+    done : callable
+        Called after each figure.
+    """
+
+    def write(name: str, picture: npt.NDArray[np.uint8]) -> None:
+        Path(folder, name).write_bytes(_encoded(picture, DPI))
+
+    with ThreadPoolExecutor(1) as writer:
+        written = []
+        for name, figure in draw.items():
+            written.append(writer.submit(write, name, _drawn(figure(), DPI)))
+            done()
+        for each in written:
+            each.result()
+
+
+@styled
+def _drawn(figure: Figure, dpi: float) -> npt.NDArray[np.uint8]:
+    """Draw a figure; return its pixels (row, column, channel)."""
+    canvas = FigureCanvasAgg(figure)
+    before = figure.dpi
+    figure.dpi = dpi
+    try:
+        canvas.draw()
+        # Nothing is transparent over a white figure.
+        return np.array(canvas.buffer_rgba())[..., :3]
+    finally:
+        figure.dpi = before
+
+
+def _encoded(picture: npt.NDArray[np.uint8], dpi: float) -> bytes:
+    buffer = io.BytesIO()
+    # Level 3 is twice as fast as the default, for files a tenth larger.
+    Image.fromarray(picture).save(buffer, "png", compress_level=3, dpi=(dpi, dpi))
+    return buffer.getvalue()
 
 
 def counted(number: float, thing: str) -> str:

@@ -100,3 +100,22 @@ def test_smallest_trees(n: int) -> None:
 def test_leaves_may_stand_for_several_volumes(small) -> None:
     figure = dendrogram(small.linkage, states=small.labels, sizes=np.full(40, 25))
     assert figure.get_suptitle() == "Tree of 1,000 volumes, cut into 4 states"
+
+
+def test_long_names_stay_within_the_figure() -> None:
+    rng = np.random.default_rng(0)
+    linkage = hierarchy.linkage(rng.normal(size=(30, 3)), "average")
+    names = [f"run_it025_class{k:03d}_sharpened_and_masked_and_filtered" for k in range(30)]
+    figure = dendrogram(linkage, states=np.zeros(30, int), names=names)
+    figure.draw_without_rendering()
+    bottoms = [text.get_window_extent().y0 for text in figure.axes[0].texts]
+    assert min(bottoms) >= 0
+    written = {text.get_text() for text in figure.axes[0].texts if "…" in text.get_text()}
+    assert len(written) == 30
+
+
+def test_leaves_may_begin_above_zero() -> None:
+    linkage = [[0, 1, 8.0, 2], [2, 3, 11.0, 3]]
+    figure = dendrogram(linkage, states=[0, 0, 1], leaf_height=6.0)
+    assert figure.axes[0].get_ylim()[0] == 6.0
+    assert min(point[1] for line in _lines(figure).get_segments() for point in line) == 6.0
