@@ -315,9 +315,11 @@ def _sampled_levels(volumes: da.Array) -> da.Array:
     """Median density of a few volumes spread over the ensemble: the level of the solvent."""
     n_volumes = volumes.shape[0]
     chosen = np.unique(np.linspace(0, n_volumes - 1, min(n_volumes, _LEVEL_SAMPLE)).astype(int))
+    # One by one: volumes chosen by a list are read with all that are stored beside them.
+    few = da.concatenate([volumes[number : number + 1] for number in chosen.tolist()])
     return da.map_blocks(
         lambda block: np.median(block.reshape(len(block), -1), axis=1).astype(np.float64),
-        _whole_volumes(volumes[chosen]),
+        _whole_volumes(few),
         drop_axis=[1, 2, 3],
         dtype=np.float64,
     )

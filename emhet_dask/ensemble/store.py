@@ -31,11 +31,14 @@ __all__ = [
     "create_store",
     "digest_arrays",
     "finish_store",
+    "half_scale",
+    "holds_store",
     "open_array",
     "open_group",
     "put_array",
     "read_array",
     "read_records",
+    "sweep_store",
     "write_shard",
 ]
 
@@ -55,6 +58,8 @@ RECORD_COLUMNS = (
     "source_mtime_ns",
 )
 _RECORD = "ingest_record"
+# Largest magnitude of a half-precision volume in the store: precise to 2^-11 down to 6e-8 of it.
+_HALF_PEAK = 1024.0
 _STORED_AS = {"usable": "bool", "source_crc32c": "uint32", "source_size": "int64"}
 
 # The best compressor that was measured saves 13% of simulated and decoded maps, and costs two
@@ -106,6 +111,41 @@ def open_group(path: str, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
             f"{path}: not an ensemble store (no Zarr v3 group inside), expected the output of "
             "emhet ingest"
         ) from error
+
+
+def holds_store(path: str) -> bool:
+    """Tell whether there is a store, finished or not, at the path or URL of one to be made.
+
+    Raises
+    ------
+    InputError
+        When there is something else, which must not be written over.
+    """
+    if "://" in path:
+        try:
+            open_group(path)
+        except InputError:
+            return False
+        return True
+    target = Path(path)
+    if target.is_dir() and not any(target.iterdir()):
+        return False
+    if target.exists() and not (target / "zarr.json").is_file():
+        raise InputError(f"{path}: exists and is not an ensemble store; choose another -o")
+    return target.exists()
+
+
+def sweep_store(path: str) -> None:
+    """Remove what a killed writer left half-written; files get their names when they are whole."""
+    if "://" not in path:
+        for partial in Path(path).rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+
+
+def half_scale(minimum: float, maximum: float) -> float:
+    """Return the power of two that a volume is divided by before it is stored in half precision."""
+    peak = max(abs(minimum), abs(maximum))
+    return float(2.0 ** np.ceil(np.log2(peak / _HALF_PEAK))) if peak > 0 else 1.0
 
 
 def put_array(

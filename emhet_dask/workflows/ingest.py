@@ -19,10 +19,13 @@ from emhet_dask.ensemble.store import (
     create_store,
     digest_arrays,
     finish_store,
+    half_scale,
+    holds_store,
     open_array,
     open_group,
     read_array,
     read_records,
+    sweep_store,
     write_shard,
 )
 from emhet_dask.errors import InputError, join_problems
@@ -36,8 +39,6 @@ from emhet_dask.workflows.particles import find_particles
 
 __all__ = ["Ingested", "ingest"]
 
-# Largest magnitude of a half-precision volume in the store: precise to 2^-11 down to 6e-8 of it.
-_HALF_PEAK = 1024.0
 _UNPACKED_BYTES = 256 << 20
 
 
@@ -194,7 +195,7 @@ def _known(
 
 def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
     """Make the store, or find it as an interrupted ingest left it; tell whether it is new."""
-    there = _exists(plan.path)  # also refuses what is no store, before anything is replaced
+    there = holds_store(plan.path)  # also refuses what is no store, before anything is replaced
     if not there:
         _create(plan)
         return True
@@ -214,23 +215,8 @@ def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
     if attributes.get("complete"):
         _refuse_changed_sources(plan)
     else:
-        _sweep(plan.path)
+        sweep_store(plan.path)
     return False
-
-
-def _exists(path: str) -> bool:
-    if "://" in path:
-        try:
-            open_group(path)
-        except InputError:
-            return False
-        return True
-    target = Path(path)
-    if target.is_dir() and not any(target.iterdir()):
-        return False
-    if target.exists() and not (target / "zarr.json").is_file():
-        raise InputError(f"{path}: exists and is not an ensemble store; choose another -o")
-    return target.exists()
 
 
 def _create(plan: _Plan) -> None:
@@ -242,13 +228,6 @@ def _create(plan: _Plan) -> None:
         known=plan.known,
         attributes={**plan.attributes, "ingest_key": plan.key},
     )
-
-
-def _sweep(path: str) -> None:
-    """Remove what a killed writer left half-written; Zarr renames a file into place when whole."""
-    if "://" not in path:
-        for partial in Path(path).rglob("*.partial"):
-            partial.unlink(missing_ok=True)
 
 
 def _stamps(sources: Sequence[VolumeSource]) -> np.ndarray:
@@ -352,8 +331,7 @@ class _ShardTask:
                 yield np.zeros(layout.shape[1:], dtype=layout.dtype)
                 continue
             if layout.dtype == "float16":
-                peak = max(abs(measured["minimum"]), abs(measured["maximum"]))
-                measured["scale"] = float(2.0 ** np.ceil(np.log2(peak / _HALF_PEAK)))
+                measured["scale"] = half_scale(measured["minimum"], measured["maximum"])
                 volume = volume / np.float32(measured["scale"])
             measured["source_crc32c"] = float(crc32c(density))
             kept = [measured.get(name, 0.0) for name in RECORD_COLUMNS[:-2]]

@@ -15,11 +15,11 @@ from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume, write_map
 from emhet_dask.runtime import fingerprint_file, fingerprint_values
+from emhet_dask.workflows.stages.foreign import refuse_other_extent
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["MaskOptions", "mask_stage"]
 
-_SAME_EXTENT = 1e-2  # relative; voxel sizes are often rounded to two digits
 _FILE_THRESHOLD = 0.5
 
 
@@ -112,7 +112,7 @@ def mask_stage(job: Job, options: MaskOptions) -> xr.Dataset:
         inside = int(np.count_nonzero(found["mask"].values))
         return {"voxels": inside, "fraction": round(inside / job.ensemble.box**3, 6)}
 
-    job.results.stage("mask", parameters=options.recorded(), build=build)
+    job.results.stage("mask", parameters=options.recorded(), after=job.made_by, build=build)
     return load_group(job.group("mask"))
 
 
@@ -155,22 +155,8 @@ def _reused(job: Job, folder: Path) -> xr.Dataset:
 def _from_file(job: Job, options: MaskOptions) -> xr.Dataset:
     box, voxel_size = job.ensemble.box, job.ensemble.voxel_size_angstrom
     header = read_header(options.mask)
-    if header.n_volumes != 1 or not header.is_cubic:
-        raise InputError(f"--mask {options.mask}: shape {header.shape}, expected one cubic map")
+    refuse_other_extent(header, job.ensemble, what=f"--mask {options.mask}")
     sides = header.shape[0]
-    if header.voxel_size_angstrom is not None:
-        extent = sides * header.voxel_size_angstrom
-        if abs(extent / (box * voxel_size) - 1) > _SAME_EXTENT:
-            raise InputError(
-                f"--mask {options.mask}: {sides}³ voxels of {header.voxel_size_angstrom:g} Å are "
-                f"{extent:g} Å, but the volumes are {box * voxel_size:g} Å; expected the same "
-                "extent"
-            )
-    elif sides != box:
-        raise InputError(
-            f"--mask {options.mask}: {sides}³ voxels of unknown size, expected {box}³ like the "
-            "volumes"
-        )
     values = read_volume(header)
     threshold = _FILE_THRESHOLD if options.threshold is None else options.threshold
     try:
