@@ -20,7 +20,9 @@ _HOMES = {
     "simulate_transition": "emhet_dask.workflows.simulate",
     "ingest": "emhet_dask.workflows.ingest",
     "info": "emhet_dask.workflows.info",
+    "align": "emhet_dask.workflows.align",
     "landscape": "emhet_dask.workflows.landscape",
+    "similarity": "emhet_dask.workflows.similarity",
     "select": "emhet_dask.workflows.select",
     "export": "emhet_dask.workflows.export",
     "Ensemble": "emhet_dask.ensemble",
@@ -30,6 +32,9 @@ _HOMES = {
     "auto_mask": "emhet_dask.analysis.mask",
     "choose_states": "emhet_dask.analysis.states",
     "pca": "emhet_dask.analysis.pca",
+    "similarity_matrix": "emhet_dask.analysis.similarity",
+    "similarity_to": "emhet_dask.analysis.similarity",
+    "shell_similarity_matrix": "emhet_dask.analysis.similarity",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605 - the table is the one list of names

@@ -6,11 +6,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from emhet_dask import formats
 from emhet_dask.errors import InputError
-from emhet_dask.formats.star import StarFile, count_particles, read_star
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from emhet_dask.formats.star import StarFile
 
 __all__ = ["JobFolder", "is_job_folder"]
 
@@ -142,7 +146,7 @@ class JobFolder:
         InputError
             When the iteration or the file is absent, or cannot be read.
         """
-        return read_star(self.star_path(kind, iteration=iteration))
+        return formats.star.read_star(self.star_path(kind, iteration=iteration))
 
     def class_distribution(self, *, iteration: int | None = None) -> pd.Series:
         """Return ``rlnClassDistribution`` by class number (from 1).
@@ -152,6 +156,8 @@ class JobFolder:
         InputError
             When ``_model.star`` is absent, or has no usable class table.
         """
+        import pandas as pd  # noqa: PLC0415 - a quarter of a second, for tables alone
+
         star = self.star("model", iteration=iteration)
         table = star.table("model_classes")
         for column in ("rlnReferenceImage", "rlnClassDistribution"):
@@ -182,7 +188,7 @@ class JobFolder:
             return None
         n_particles = 1
         if self.has("data", iteration=iteration):
-            n_particles = count_particles(self.star_path("data", iteration=iteration))
+            n_particles = formats.star.count_particles(self.star_path("data", iteration=iteration))
         shares = self.class_distribution(iteration=iteration) * n_particles
         return dict(zip(shares.index.tolist(), shares.tolist(), strict=True))
 

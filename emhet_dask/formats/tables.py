@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from emhet_dask.errors import InputError, join_problems
 from emhet_dask.formats.cryodrgn import read_z
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["read_csv", "read_latents", "read_names", "read_weights"]
 
@@ -53,7 +56,7 @@ def read_weights(path: str | Path, *, names: Sequence[str]) -> np.ndarray:
     else:
         rows = _rows_by_number(table[columns["volume"]], len(names), path=path)
     texts = table[columns["weight"]].iloc[rows]
-    weights = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    weights = _numbers(texts)
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if bad.size:
         raise InputError(
@@ -160,6 +163,8 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     InputError
         When there is no such file, or it cannot be read as CSV.
     """
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, for tables alone
+
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except FileNotFoundError:
@@ -167,6 +172,13 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
+
+
+def _numbers(texts: pd.Series) -> np.ndarray:
+    """Return texts as numbers, NaN where they are none."""
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, for tables alone
+
+    return pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
 
 
 def _rows_by_name(keys: pd.Series, names: Sequence[str], *, path: str | Path) -> np.ndarray:
@@ -202,7 +214,7 @@ def _rows_by_name(keys: pd.Series, names: Sequence[str], *, path: str | Path) ->
 
 
 def _rows_by_number(keys: pd.Series, n_volumes: int, *, path: str | Path) -> np.ndarray:
-    numbers = pd.to_numeric(keys, errors="coerce").to_numpy(np.float64)
+    numbers = _numbers(keys)
     if not (numbers == np.round(numbers)).all():
         raise InputError(f"{path}: the column volume holds something else than whole numbers")
     rows = np.full(n_volumes, -1, np.int64)

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 from emhet_dask.options._base import Command, Option, command, spelled
+from emhet_dask.options.align import Align
 from emhet_dask.options.ingest import Info, Ingest
 from emhet_dask.options.landscape import Landscape
+from emhet_dask.options.similarity import Similarity
 from emhet_dask.options.simulate import Demo, SimulateAssembly, SimulateTransition
 from emhet_dask.options.subset import Export, Select
 
@@ -26,7 +28,9 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Command], str]] = {
     ),
     ("ingest",): (Ingest, "emhet_dask.workflows.ingest:ingest"),
     ("info",): (Info, "emhet_dask.workflows.info:info"),
+    ("align",): (Align, "emhet_dask.workflows.align:align"),
     ("landscape",): (Landscape, "emhet_dask.workflows.landscape:landscape"),
+    ("similarity",): (Similarity, "emhet_dask.workflows.similarity:similarity"),
     ("select",): (Select, "emhet_dask.workflows.select:select"),
     ("export",): (Export, "emhet_dask.workflows.export:export"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from emhet_dask.options import kinds
 from emhet_dask.options._base import Command, option
 
-__all__ = ["Quiet", "Run", "source_ensemble"]
+__all__ = ["Masked", "Quiet", "Run", "source_ensemble"]
 
 
 def source_ensemble() -> Any:
@@ -52,4 +52,34 @@ class Run(Quiet):
         False,
         help="Start afresh where the output holds results made with other settings.",
         kind=kinds.flag(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked(Run):
+    """Options of every command that compares volumes inside a mask."""
+
+    mask: str = option(
+        "auto",
+        help=(
+            "auto (voxels that more volumes reach than background noise explains), none (the whole "
+            "box), or an MRC file."
+        ),
+        kind=kinds.path(words=("auto", "none"), expected="auto, none or a file"),
+    )
+    threshold: float | None = option(
+        None,
+        help=(
+            "Density from which a voxel counts for the mask; default: half of the 99.99th "
+            "percentile, mean over the volumes. For a mask file: where it is cut (0.5)."
+        ),
+        kind=kinds.number(),
+    )
+    dilate: float | None = option(
+        None,
+        help="Grow the mask by so many Å; default: two voxels for auto, 0 for a file.",
+        kind=kinds.number(minimum=0),
+    )
+    cosine_edge: float = option(
+        0.0, help="Width of a soft edge around the mask, in Å.", kind=kinds.number(minimum=0)
     )

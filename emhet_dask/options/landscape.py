@@ -7,13 +7,13 @@ from typing import Any
 
 from emhet_dask.options import kinds
 from emhet_dask.options._base import option
-from emhet_dask.options._common import Run, source_ensemble
+from emhet_dask.options._common import Masked, source_ensemble
 
 __all__ = ["Landscape"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landscape(Run):
+class Landscape(Masked):
     """Find the conformational states of an ensemble: mask, volume PCA, clusters, report."""
 
     summary = "Find the states in an ensemble: mask, PCA, clusters, maps, particle lists, report."
@@ -27,30 +27,6 @@ class Landscape(Run):
     ensemble: Any = source_ensemble()
     output: str = option(
         help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
-    )
-    mask: str = option(
-        "auto",
-        help=(
-            "auto (voxels that more volumes reach than background noise explains), none (the whole "
-            "box), or an MRC file."
-        ),
-        kind=kinds.path(words=("auto", "none"), expected="auto, none or a file"),
-    )
-    threshold: float | None = option(
-        None,
-        help=(
-            "Density from which a voxel counts for the mask; default: half of the 99.99th "
-            "percentile, mean over the volumes. For a mask file: where it is cut (0.5)."
-        ),
-        kind=kinds.number(),
-    )
-    dilate: float | None = option(
-        None,
-        help="Grow the mask by so many Å; default: two voxels for auto, 0 for a file.",
-        kind=kinds.number(minimum=0),
-    )
-    cosine_edge: float = option(
-        0.0, help="Width of a soft edge around the mask, in Å.", kind=kinds.number(minimum=0)
     )
     normalize: bool = option(
         True,

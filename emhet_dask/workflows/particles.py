@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emhet_dask import formats
 from emhet_dask.errors import InputError
-from emhet_dask.formats import cryosparc, star
+from emhet_dask.formats import cryosparc
 from emhet_dask.formats.cryodrgn import read_indices, write_indices
 from emhet_dask.formats.relion import JobFolder, is_job_folder
 from emhet_dask.formats.sources import VolumeSource, assign_particles
@@ -23,6 +24,7 @@ from emhet_dask.options.ingest import Ingest
 
 if TYPE_CHECKING:
     from emhet_dask.ensemble import Ensemble
+    from emhet_dask.formats import star
 
 __all__ = ["ParticleFile", "find_particles", "particle_rows"]
 
@@ -68,8 +70,8 @@ class ParticleFile:
             records = cryosparc.read_particles(path)
             names = records["uid"].astype(str)
             return cls(path, records, names, np.zeros(len(names), dtype=np.int64))
-        table = star.read_particles(path)
-        identity = star.particle_identity(table)
+        table = formats.star.read_particles(path)
+        identity = formats.star.particle_identity(table)
         return cls(path, table, np.asarray(identity.names, dtype=str), identity.copies)
 
     @property
@@ -88,7 +90,7 @@ class ParticleFile:
         if isinstance(self.table, np.ndarray):
             cryosparc.write_particles(path, self.table, rows=rows)
         else:
-            star.write_particles(path, self.table, rows=rows)
+            formats.star.write_particles(path, self.table, rows=rows)
 
     def check(self, ensemble: Ensemble) -> None:
         """Refuse a file that does not hold the ensemble's particles at their rows.
@@ -228,7 +230,7 @@ def _classes(
     if not job.has("data"):
         return None, None
     path = job.star_path("data")
-    table = star.read_particles(path)
+    table = formats.star.read_particles(path)
     if "rlnClassNumber" not in table.particles:
         return None, None
     row_of_map = {source.path: row for row, source in enumerate(sources)}

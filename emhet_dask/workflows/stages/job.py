@@ -25,12 +25,15 @@ class Job:
     results : ResultsFolder
     client : distributed.Client
     progress : Progress
+    made_by : tuple of str
+        Stages of this command that made the ensemble.
     """
 
     ensemble: Ensemble
     results: ResultsFolder
     client: Client
     progress: Progress
+    made_by: tuple[str, ...] = ()
 
     def persist(self, *collections: Any) -> tuple[Any, ...]:
         """Hold collections in the memory of the workers, with the signature of `dask.persist`."""

@@ -15,7 +15,7 @@ from emhet_dask.runtime import format_bytes, read_run
 from emhet_dask.workflows.stages.clusters import Clusters
 from emhet_dask.workflows.stages.job import Job
 
-__all__ = ["write_page"]
+__all__ = ["provenance", "write_page"]
 
 _CAPTIONS = {
     "states": (
@@ -77,7 +77,7 @@ def write_page(
         summary=_summary(job, mask, pca, evidence),
         warnings=verdict_warnings(n_outliers=outliers, **verdict),
         sections=_sections(path.parent / "figures", job, pca, clusters),
-        provenance=_provenance(job),
+        provenance=provenance(job),
     )
 
 
@@ -169,7 +169,14 @@ def _about_mask(job: Job) -> str:
     return "The mask of an earlier landscape." if "values" in mask else "From a file."
 
 
-def _provenance(job: Job) -> dict[str, dict[str, object]]:
+def provenance(job: Job) -> dict[str, dict[str, object]]:
+    """Return what a report ends with: parameters, time and memory, versions, input.
+
+    Parameters
+    ----------
+    job : Job
+        With all stages but the report finished.
+    """
     run = read_run(job.results.path())
     stages = {
         name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"

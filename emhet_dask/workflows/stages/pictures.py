@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from emhet_dask.report.scatter import pc_pairs, pc_scatter, state_scatter
 from emhet_dask.report.sheets import component_sheet, state_sheet
 from emhet_dask.report.slices import mask_slices
 from emhet_dask.report.spectrum import scree
-from emhet_dask.report.style import save
+from emhet_dask.report.style import save_all
 from emhet_dask.report.tree import dendrogram
 from emhet_dask.workflows.stages.clusters import Clusters
 from emhet_dask.workflows.stages.job import Job
@@ -96,13 +97,15 @@ def report_stage(job: Job, found: Findings, *, plot_dim: int, umap: bool, seed: 
         if umap:
             draw["umap"] = lambda: _umap(job, found, seed)
         with job.progress.task("figures", total=len(draw), unit="figures") as task:
+            missing = {}
             for name, figure in draw.items():
                 drawn = job.results.path("figures", f"{name}.png")
                 if name in _OF_NO_CUT and drawn.is_file():
                     shutil.copyfile(drawn, figures / drawn.name)
+                    task.update(1)
                 else:
-                    save(figure(), figures / drawn.name)
-                task.update(1)
+                    missing[drawn.name] = figure
+            save_all(missing, figures, done=partial(task.update, 1))
         write_chimerax(
             workspace / "open.cxc",
             states=[

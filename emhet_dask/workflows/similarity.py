@@ -1,0 +1,261 @@
+"""``emhet similarity``: every pair of maps, from six classes to 100,000 volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from emhet_dask.ensemble import Ensemble, open_ensemble
+from emhet_dask.ensemble.groups import load_group
+from emhet_dask.ensemble.pairs import open_pairs
+from emhet_dask.errors import InputError
+from emhet_dask.options import command
+from emhet_dask.options.similarity import Similarity
+from emhet_dask.report.style import counted
+from emhet_dask.report.verdict import headline
+from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file, parse_bytes
+from emhet_dask.workflows.align import align_ensemble
+from emhet_dask.workflows.stages.foreign import read_map_on_box
+from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
+from emhet_dask.workflows.stages.pair_clusters import PairClusters, pair_clusters_stage
+from emhet_dask.workflows.stages.pair_pictures import Compared, pair_report_stage
+from emhet_dask.workflows.stages.pair_reference import reference_stage
+from emhet_dask.workflows.stages.pair_tree import PairTreeOptions, pair_tree_stage
+from emhet_dask.workflows.stages.pairs import Pairs, pairs_stage
+from emhet_dask.workflows.stages.rows import RowOptions, rows_stage
+from emhet_dask.workflows.stages.selection import choose_volumes
+from emhet_dask.workflows.stages.source import MapFolder, find_source
+
+__all__ = ["Similar", "similarity"]
+
+# What one process may take where nobody says: an exact tree of 13,000 maps fits.
+_DEFAULT_MEMORY_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Results of a comparison of all pairs, as its folder holds them.
+
+    Attributes
+    ----------
+    folder : Path
+    clusters : pandas.DataFrame
+        One row per cluster: ``cluster``, ``maps``, ….
+    labels : ndarray of int, shape (volume,)
+        Cluster of each map, from 0; -1 for a constant one.
+    evidence : dict
+        ``n_clusters``, ``separate_states``, ``reason``, ``cophenetic_correlation``, ….
+    """
+
+    folder: Path
+    clusters: pd.DataFrame
+    labels: np.ndarray
+    evidence: dict[str, Any]
+
+    @property
+    def pairs(self) -> xr.Dataset:
+        """Return the pairs: nearest maps, histogram and, where it is kept, the lazy matrix."""
+        return open_pairs(str(self.folder / "similarity.zarr"))
+
+    @property
+    def tree(self) -> xr.Dataset:
+        """Return the tree and the evidence over numbers of clusters."""
+        return load_group(self.folder / "results.zarr" / "tree")
+
+    def describe(self) -> str:
+        """Return it in words."""
+        found = headline(
+            n_volumes=len(self.labels),
+            **{
+                name: self.evidence[name]
+                for name in ("n_clusters", "separate_states", "automatic_n_clusters")
+            },
+        )
+        return f"{found}. {self.evidence['reason']}\nReport: {self.folder / 'report.html'}"
+
+
+@command(Similarity)
+def similarity(options: Similarity) -> Similar:
+    """Compare every pair of maps, draw the tree, cut it into clusters.
+
+    The stages (maps into a store, alignment where asked for, mask, rows, pairs, tree, clusters,
+    report) are kept in the output folder; the same call again continues where it was killed.
+
+    Returns
+    -------
+    Similar
+
+    Raises
+    ------
+    InputError
+        When the maps, the mask, the names or an option cannot be used, or the output holds results
+        of other settings.
+    """
+    _refuse_early(options)
+    masking = MaskOptions(options.mask, options.threshold, options.dilate, options.cosine_edge)
+    masking.refuse_early()
+    found = find_source(options.ensemble, names=options.names, box=options.box, apix=options.apix)
+    _refuse_count(options, found)
+    used = RowOptions(options.metric, options.resolution, options.fsc_threshold)
+    memory = parse_bytes(options.memory_limit) if options.memory_limit else _DEFAULT_MEMORY_BYTES
+    progress = Progress(quiet=options.quiet)
+    with (
+        ResultsFolder.open(
+            options.output,
+            command="similarity",
+            inputs=_inputs(found),
+            parameters=options.parameters(*_RECORDED),
+            overwrite=options.overwrite,
+            progress=progress,
+        ) as results,
+        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
+    ):
+        results.client = client
+        source = (
+            found.ingest(results, client, quiet=options.quiet)
+            if isinstance(found, MapFolder)
+            else found
+        )
+        volumes, _ = choose_volumes(source, None)
+        ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+        made_by = ("ensemble",) if isinstance(found, MapFolder) else ()
+        job = Job(ensemble, results, client, progress, made_by)
+        flagged: list[str] = []
+        if options.align_to is not None:
+            job, flagged = _aligned(job, options)
+        reference = None
+        if options.reference is not None:
+            reference = read_map_on_box(options.reference, job.ensemble, option="--reference")
+        mask = mask_stage(job, masking)
+        rows = rows_stage(job, mask["mask"].values, used)
+        pairs = pairs_stage(
+            job,
+            rows,
+            full_matrix=options.full_matrix,
+            n_neighbours=options.neighbours,
+            memory_bytes=memory,
+        )
+        _warn(job, pairs)
+        table = None if reference is None else reference_stage(job, rows, reference)
+        building = PairTreeOptions(options.linkage, options.seed)  # type: ignore[arg-type]
+        tree = pair_tree_stage(job, rows, pairs, building, memory_bytes=memory)
+        clusters = pair_clusters_stage(
+            job, tree, n_clusters=options.n_clusters, distance=options.distance
+        )
+        against = None
+        if reference is not None and table is not None:
+            against = (Path(reference.path).name, table)
+        pair_report_stage(job, Compared(mask, rows, pairs, tree, clusters, against, flagged))
+        _say(job, clusters)
+    return Similar(Path(options.output), clusters.table, clusters.labels, clusters.evidence)
+
+
+_RECORDED = (
+    "metric",
+    "mask",
+    "threshold",
+    "dilate",
+    "cosine_edge",
+    "resolution",
+    "fsc_threshold",
+    "linkage",
+    "n_clusters",
+    "distance",
+    "names",
+    "reference",
+    "align_to",
+    "hand",
+    "box",
+    "apix",
+    "neighbours",
+    "full_matrix",
+    "seed",
+)
+
+
+def _refuse_early(options: Similarity) -> None:
+    """Refuse what contradicts itself, before any file is looked at."""
+    if options.linkage == "ward" and options.metric.startswith("fsc"):
+        raise InputError(
+            f"--linkage ward: needs a distance as in space, which {options.metric} is not; use "
+            "average, complete or single, or --metric correlation"
+        )
+    if options.distance is not None and options.n_clusters != "auto":
+        raise InputError("--distance: --n-clusters says where to cut already; give one of them")
+    if options.resolution is not None and not options.metric.startswith("fsc"):
+        raise InputError(
+            f"--resolution: {options.metric} compares densities; expected --metric fsc-mean or "
+            "fsc-resolution with it"
+        )
+    if options.hand and options.align_to is None:
+        raise InputError("--hand: is of --align-to, which is not given")
+
+
+def _refuse_count(options: Similarity, found: Ensemble | MapFolder) -> None:
+    count = found.n_volumes if isinstance(found, Ensemble) else len(found.sources)
+    if count < 2:
+        raise InputError(f"{options.ensemble}: one map, expected at least 2 to compare")
+    if options.n_clusters != "auto" and options.n_clusters > count:
+        raise InputError(
+            f"--n-clusters: got {options.n_clusters}, expected at most {count} for {count} maps"
+        )
+
+
+def _inputs(found: Ensemble | MapFolder) -> dict[str, Any]:
+    if isinstance(found, MapFolder):
+        return found.inputs
+    return {"ensemble": found.path, "fingerprint": found.fingerprint}
+
+
+def _aligned(job: Job, options: Similarity) -> tuple[Job, list[str]]:
+    """Run the stage ``aligned``, or find it done; return the names of doubtful fits too."""
+    to = str(options.align_to)
+    known_by = fingerprint_file(to) if Path(to).is_file() else to
+
+    def build(workspace: Path) -> dict[str, Any]:
+        made = align_ensemble(
+            job.ensemble,
+            output=str(workspace / "aligned.zarr"),
+            to=to,
+            hand=options.hand,
+            client=job.client,
+            progress=job.progress,
+        )
+        made.transforms.to_csv(workspace / "transforms.csv", index=False, float_format="%.6g")
+        job.progress.say(made.describe().splitlines()[-1])
+        return {"flagged": made.flagged}
+
+    record = job.results.stage(
+        "aligned",
+        parameters={"align_to": known_by, "hand": options.hand},
+        after=job.made_by,
+        build=build,
+        resumable=True,
+    )
+    aligned = open_ensemble(str(job.results.path("aligned.zarr")))
+    flagged = [str(name) for name in record.summary["flagged"]]
+    return replace(job, ensemble=aligned, made_by=("aligned",)), flagged
+
+
+def _warn(job: Job, pairs: Pairs) -> None:
+    names = job.ensemble.names[pairs.undefined].tolist()
+    if names:
+        job.progress.say(
+            f"warning: {counted(len(names), 'map')} constant inside the mask, so that nothing is "
+            f"like {'it' if len(names) == 1 else 'them'}: {', '.join(names[:5])}"
+        )
+
+
+def _say(job: Job, clusters: PairClusters) -> None:
+    agreement = clusters.evidence.get("agreement_with_exact")
+    if agreement is not None:
+        job.progress.say(
+            f"tree on micro-clusters; agrees with the exact one of "
+            f"{clusters.evidence['compared_maps']:,} maps by {agreement:.3f} (adjusted Rand index)"
+        )

@@ -1,0 +1,263 @@
+"""The stage ``tree`` of ``emhet similarity``: the tree of all maps, and the evidence for a cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emhet_dask.analysis.agreement import adjusted_rand_index
+from emhet_dask.analysis.clustering import (
+    Linkage,
+    Tree,
+    build_tree_from_distances,
+    cophenetic_correlation,
+)
+from emhet_dask.analysis.distances import euclidean_distances
+from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca
+from emhet_dask.analysis.states import StateChoice, choose_states
+from emhet_dask.ensemble.groups import load_group, save_group
+from emhet_dask.errors import InputError
+from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.pairs import MOST_WITH_MATRIX, Pairs
+from emhet_dask.workflows.stages.rows import Rows
+
+__all__ = ["PairTree", "PairTreeOptions", "largest_exact", "pair_tree_stage"]
+
+# Distances, their copy in the algorithm, and the values that they are made of: 8 bytes each.
+_BYTES_PER_PAIR = 24
+_MOST_COMPARED = 8_000
+
+
+@dataclass(frozen=True)
+class PairTreeOptions:
+    """What the stage depends on beside the pairs.
+
+    Attributes
+    ----------
+    linkage : str
+    seed : int
+    """
+
+    linkage: Linkage
+    seed: int
+
+
+@dataclass(frozen=True)
+class PairTree:
+    """The tree of the maps that are not constant, and what speaks for a cut.
+
+    Attributes
+    ----------
+    tree : Tree
+        Over the maps of `members`.
+    members : ndarray of int
+        Positions in the ensemble.
+    dataset : xarray.Dataset
+        The group ``tree``.
+    verdict : dict
+        ``n_clusters`` (what was chosen), ``separate_states``, ``reason``,
+        ``cophenetic_correlation``, ``agreement_with_exact``, ….
+    """
+
+    tree: Tree
+    members: np.ndarray
+    dataset: xr.Dataset
+    verdict: dict[str, Any]
+
+
+def largest_exact(memory_bytes: int) -> int:
+    """Return how many maps an exact tree may have: all its distances must fit.
+
+    Parameters
+    ----------
+    memory_bytes : int
+        Of the process that builds it.
+    """
+    return int((2 * memory_bytes / _BYTES_PER_PAIR) ** 0.5)
+
+
+def pair_tree_stage(
+    job: Job, rows: Rows, pairs: Pairs, options: PairTreeOptions, *, memory_bytes: int
+) -> PairTree:
+    """Run the stage, or find it done.
+
+    Parameters
+    ----------
+    job : Job
+    rows : Rows
+    pairs : Pairs
+    options : PairTreeOptions
+    memory_bytes : int
+        Of the process that builds the tree.
+
+    Returns
+    -------
+    PairTree
+
+    Raises
+    ------
+    InputError
+        When there are too many maps for the exact tree, and the metric allows no other.
+    """
+    members = np.flatnonzero(~pairs.undefined)
+    exact = pairs.has_matrix and len(members) <= largest_exact(memory_bytes)
+    if not exact and not rows.options.is_inner_product:
+        raise InputError(
+            f"--metric fsc-resolution: {len(members)} maps are too many for a tree within the "
+            f"memory given, which {largest_exact(memory_bytes)} fit; raise --memory-limit, or use "
+            "--metric fsc-mean"
+        )
+
+    def build(workspace: Path) -> dict[str, Any]:
+        choice = _choose(job, rows, members, options)
+        if exact:
+            distances = tree_distances(
+                pairs.condensed(), metric=rows.options.metric, **_of(options)
+            )
+            tree = _tree(distances, len(members), options)
+            told: dict[str, Any] = {"cophenetic_correlation": _cophenetic(tree, distances)}
+        else:
+            tree = _scaled(choice.tree, rows, options)
+            told = _compare(job, rows, members, choice, options, memory_bytes=memory_bytes)
+        found = xr.Dataset(
+            {
+                "linkage": (("merge", "column"), tree.merges),
+                "leaf": (("volume",), np.asarray(tree.leaf, dtype=np.int64)),
+                "volume_index": (
+                    ("volume",),
+                    job.ensemble.dataset["volume_index"].values[members],
+                ),
+            }
+        ).merge(choice.evidence, combine_attrs="no_conflicts")
+        save_group(workspace / "results.zarr" / "tree", found)
+        np.save(workspace / "linkage.npy", tree.merges)
+        return {
+            "n_clusters": int(choice.n_clusters),
+            "separate_states": bool(choice.separate_states),
+            "reason": choice.reason,
+            "n_signal": int(choice.n_signal),
+            "exact": exact,
+            **told,
+        }
+
+    record = job.results.stage(
+        "tree",
+        parameters={**vars(options), "exact": exact},
+        after=("pairs",),
+        build=build,
+        replaceable=True,
+    )
+    dataset = load_group(job.group("tree"))
+    tree = Tree(dataset["linkage"].values, dataset["leaf"].values.astype(np.intp), options.linkage)
+    return PairTree(tree, members, dataset, json.loads(json.dumps(dict(record.summary))))
+
+
+def tree_distances(values: np.ndarray, *, metric: str, linkage: str) -> np.ndarray:
+    """Turn values of pairs into the distances that a tree is built on, in place.
+
+    Parameters
+    ----------
+    values : ndarray of float64 (pair,)
+    metric : str
+    linkage : str
+        Ward's needs a Euclidean distance: √(2 (1 − r)) between rows of unit length.
+
+    Returns
+    -------
+    ndarray (pair,)
+        1 − value for correlations, the value itself for distances.
+    """
+    if metric in {"correlation", "fsc-mean"}:
+        np.subtract(1.0, values, out=values)
+        np.maximum(values, 0.0, out=values)
+        if linkage == "ward":
+            values *= 2.0
+            np.sqrt(values, out=values)
+    return values
+
+
+def _of(options: PairTreeOptions) -> dict[str, str]:
+    return {"linkage": options.linkage}
+
+
+def _choose(job: Job, rows: Rows, members: np.ndarray, options: PairTreeOptions) -> StateChoice:
+    """Look for separate states on the principal components of what is compared."""
+    prepared = rows.prepared
+    if len(members) < len(prepared):
+        prepared = prepared[members]
+    with job.progress.computing(job.client, label="components") as compute:
+        found = pca(
+            prepared,
+            n_components=min(DEFAULT_COMPONENTS, len(members) - 1, prepared.shape[1]),
+            seed=options.seed,
+            compute=compute,
+            persist=job.persist,
+        )
+    with job.progress.task("clusters"):
+        return choose_states(
+            found["scores"].values,
+            explained_variance=found["eigenvalues"].values,
+            total_variance=float(found.attrs["total_variance"]),
+            linkage=options.linkage,
+            max_exact=MOST_WITH_MATRIX,
+            seed=options.seed,
+        )
+
+
+def _tree(distances: np.ndarray, count: int, options: PairTreeOptions) -> Tree:
+    if count < 2:
+        return Tree(np.empty((0, 4)), np.arange(count), options.linkage)
+    return build_tree_from_distances(distances, linkage=options.linkage)
+
+
+def _cophenetic(tree: Tree, distances: np.ndarray) -> float | None:
+    found = cophenetic_correlation(tree, distances)
+    return None if np.isnan(found) else round(found, 4)
+
+
+def _scaled(tree: Tree, rows: Rows, options: PairTreeOptions) -> Tree:
+    """Give the heights of a tree on components the scale of an exact one."""
+    merges = tree.merges.copy()
+    merges[:, 2] = _from_euclidean(rows, options)(merges[:, 2])
+    return Tree(merges, tree.leaf, tree.linkage)
+
+
+def _from_euclidean(rows: Rows, options: PairTreeOptions) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns distances between prepared rows into those of a tree."""
+    metric = rows.options.metric
+    if metric == "l2" or (metric == "correlation" and options.linkage == "ward"):
+        return lambda distance: distance
+    # Rows have unit length, or one of each shell: |a - b|² = 2 (1 - r), or 2 S (1 - mean FSC).
+    length = rows.shells.n_shells if metric == "fsc-mean" else 1
+    return lambda distance: distance**2 / (2 * length)
+
+
+def _compare(
+    job: Job,
+    rows: Rows,
+    members: np.ndarray,
+    choice: StateChoice,
+    options: PairTreeOptions,
+    *,
+    memory_bytes: int,
+) -> dict[str, Any]:
+    """Compare the cut with that of the exact tree, on as many maps as that may have."""
+    most = min(len(members), largest_exact(memory_bytes // 2), _MOST_COMPARED)
+    chosen = np.sort(np.random.default_rng(options.seed).choice(len(members), most, replace=False))
+    with job.progress.computing(job.client, label="comparison with the exact tree") as compute:
+        distances = euclidean_distances(rows.prepared[members[chosen]], compute=compute)
+    distances = _from_euclidean(rows, options)(distances)
+    exact = build_tree_from_distances(distances, linkage=options.linkage)
+    labels = choice.labels[chosen]
+    agreement = adjusted_rand_index(exact.cut(len(np.unique(labels))), labels)
+    return {
+        "cophenetic_correlation": _cophenetic(exact, distances),
+        "agreement_with_exact": round(float(agreement), 4),
+        "compared_maps": int(most),
+    }
