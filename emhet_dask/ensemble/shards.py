@@ -67,6 +67,8 @@ class LocalShards:
     @classmethod
     def of(cls, array: zarr.Array) -> LocalShards | None:
         """Return the shards of an array, or None where they are not of this kind."""
+        if not hasattr(os, "writev"):  # where there is no POSIX
+            return None
         metadata, store = array.metadata, array.store
         if not isinstance(metadata, ArrayV3Metadata) or not isinstance(store, LocalStore):
             return None
@@ -100,10 +102,12 @@ class LocalShards:
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
         index = np.full((int(np.prod(self._grid)), 2), _ABSENT, dtype=_INDEX)
         try:
+            offset = 0
             with partial.open("xb", buffering=0) as file:
                 for slot, chunk in enumerate(chunks):
-                    index[slot] = file.tell(), chunk.nbytes + _CHECKSUM.itemsize
-                    _write(file, chunk)
+                    length = _write(file, chunk)
+                    index[slot] = offset, length
+                    offset += length
                 _write(file, index)
             partial.replace(target)
         except BaseException:
@@ -273,24 +277,30 @@ def _bytes(values: NDArray[Any]) -> memoryview:
     return memoryview(values.reshape(-1).view(np.uint8).data)
 
 
-def _write(file: BinaryIO, values: NDArray[Any]) -> None:
-    """Write an array and its crc32c."""
-    checksum = np.array([crc32c(values)], dtype=_CHECKSUM)
-    for part in (values, checksum):
-        left = _bytes(part)
-        while left:  # an unbuffered file may take less than it is given
-            left = left[file.write(left) :]
+def _write(file: BinaryIO, values: NDArray[Any]) -> int:
+    """Write an array and its crc32c; return how many bytes they are."""
+    left = [_bytes(values), _bytes(np.array([crc32c(values)], dtype=_CHECKSUM))]
+    length = sum(map(len, left))
+    while left:  # a file may take less than it is given
+        taken = os.writev(file.fileno(), left)
+        while left and taken >= len(left[0]):
+            taken -= len(left.pop(0))
+        if left:
+            left[0] = left[0][taken:]
+    return length
 
 
 def _read(file: BinaryIO, into: NDArray[Any]) -> None:
     """Fill a contiguous array, and compare its crc32c with the one behind it."""
     stored = np.empty(1, dtype=_CHECKSUM)
-    for part in (into, stored):
-        left = _bytes(part)
-        while left:
-            count = file.readinto(left)  # type: ignore[attr-defined]
-            if not count:
-                raise DamagedShardError("is shorter than it should be")
-            left = left[count:]
+    left = [_bytes(into), _bytes(stored)]
+    while left:
+        taken = os.readv(file.fileno(), left)
+        if not taken and len(left[0]):
+            raise DamagedShardError("is shorter than it should be")
+        while left and taken >= len(left[0]):
+            taken -= len(left.pop(0))
+        if left:
+            left[0] = left[0][taken:]
     if crc32c(into) != int(stored[0]):
         raise DamagedShardError("a checksum is wrong")

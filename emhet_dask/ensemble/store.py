@@ -267,8 +267,8 @@ def write_shard(
     bounds : (int, int)
         First volume, and the one after the last; a whole shard.
     volumes : iterable of ndarray, shape (z, y, x)
-        One after another: on a disk, a shard is never held as a whole. In the dtype of the store,
-        or float32, which is converted.
+        One after another, each in the memory of the last if that is convenient: on a disk, a shard
+        is never held as a whole. In the dtype of the store, or float32, which is converted.
     record : ndarray, shape (volume, len(RECORD_COLUMNS)), or a function that returns it, or None
         The function is called when all volumes were taken. None leaves the shard unfinished, to
         be written again.
@@ -278,7 +278,8 @@ def write_shard(
     array = open_array(group, "volumes")
     local = LocalShards.of(array)
     if local is None:
-        array[start:stop] = np.stack([np.asarray(volume, dtype=array.dtype) for volume in volumes])
+        # Copies, since one volume may lie where the last one lay.
+        array[start:stop] = np.stack([np.array(volume, dtype=array.dtype) for volume in volumes])
     else:
         number = start // local.shards[0]
         local.write((number, 0, 0, 0), gather_rows(volumes, local.chunks, local.dtype))

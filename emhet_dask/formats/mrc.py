@@ -182,7 +182,9 @@ def read_volume(header: MapHeader, index: int = 0) -> np.ndarray:
     return read_volumes(header, [index])[0]
 
 
-def read_volumes(header: MapHeader, indices: Sequence[int]) -> np.ndarray:
+def read_volumes(
+    header: MapHeader, indices: Sequence[int], *, out: np.ndarray | None = None
+) -> np.ndarray:
     """Read volumes of a stack; a compressed one is unpacked once, if the indices ascend.
 
     Parameters
@@ -191,11 +193,13 @@ def read_volumes(header: MapHeader, indices: Sequence[int]) -> np.ndarray:
         From `read_header`.
     indices : sequence of int
         Volumes to read, from 0.
+    out : ndarray of float32, ``volume × z × y × x``, optional
+        Where to read them to: memory that is used again costs nothing to get.
 
     Returns
     -------
     ndarray
-        float32, ``volume × z × y × x``, C order, native byte order.
+        float32, ``volume × z × y × x``, C order, native byte order; `out` where it is given.
 
     Raises
     ------
@@ -210,7 +214,7 @@ def read_volumes(header: MapHeader, indices: Sequence[int]) -> np.ndarray:
             )
     volume_bytes = math.prod(header.shape) * header.dtype.itemsize
     try:
-        volumes = np.empty((len(indices), *header.shape), np.float32)
+        volumes = np.empty((len(indices), *header.shape), np.float32) if out is None else out
         with _open(header.path, header.compression) as stream:
             for volume, index in zip(volumes, indices, strict=True):
                 stream.seek(header.offset + index * volume_bytes)

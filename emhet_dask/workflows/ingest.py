@@ -340,18 +340,25 @@ class _ShardTask:
 
 
 class _Reader:
-    """Reads the volumes of a shard one by one, but unpacks a compressed stack in long runs."""
+    """Reads the volumes of a shard one by one, but unpacks a compressed stack in long runs.
+
+    A volume that is read alone lies in memory that the next one is read to.
+    """
 
     def __init__(self, sources: Sequence[VolumeSource]) -> None:
         self._sources = sources
         self._run: dict[int, np.ndarray] = {}
+        self._alone = np.empty((1, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, row: int) -> np.ndarray:
         """Return the density of a volume, float32, shape (z, y, x)."""
         if row not in self._run:
             rows = self._rows_from(row)
             header = self._sources[row].header
-            found = read_volumes(header, [self._sources[other].index for other in rows])
+            if len(rows) == 1 and self._alone.shape[1:] != header.shape:
+                self._alone = np.empty((1, *header.shape), dtype=np.float32)
+            indices = [self._sources[other].index for other in rows]
+            found = read_volumes(header, indices, out=self._alone if len(rows) == 1 else None)
             self._run = dict(zip(rows, found, strict=True))
         return self._run.pop(row)
 
