@@ -33,7 +33,7 @@ _HOMES = {
     "choose_states": "emhet_dask.analysis.states",
     "pca": "emhet_dask.analysis.pca",
     "similarity_matrix": "emhet_dask.analysis.similarity",
-    "similarity_to": "emhet_dask.analysis.similarity",
+    "similarity_to": "emhet_dask.analysis.ranking",
     "shell_similarity_matrix": "emhet_dask.analysis.similarity",
 }
 

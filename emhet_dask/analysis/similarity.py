@@ -1,4 +1,4 @@
-"""How alike maps are: all pairs of a volume × voxel matrix, and one map against all.
+"""How alike maps are: all pairs of a volume × voxel matrix.
 
 | metric | value | most alike |
 |---|---|---|
@@ -20,7 +20,7 @@ import xarray as xr
 from dask.delayed import Delayed
 from numpy.typing import ArrayLike, NDArray
 
-from emhet_dask.analysis.bands import Block, as_matrix, compute_all, row_bands
+from emhet_dask.analysis.bands import as_matrix, compute_all, row_bands
 from emhet_dask.analysis.neighbours import Bins
 from emhet_dask.analysis.pair_kernels import (
     Correlation,
@@ -29,19 +29,21 @@ from emhet_dask.analysis.pair_kernels import (
     ShellMean,
     ShellResolution,
 )
-from emhet_dask.analysis.shells import Shells, crossing, shell_matrix, shell_rows
+from emhet_dask.analysis.shells import Shells, shell_matrix
 from emhet_dask.errors import InputError
 
 __all__ = [
     "Metric",
     "ShellMetric",
     "VoxelMetric",
+    "check_metric",
+    "check_voxel_weights",
     "pair_kernel",
+    "row_moments",
+    "row_squares",
     "shell_kernel",
     "shell_similarity_matrix",
-    "shell_similarity_to",
     "similarity_matrix",
-    "similarity_to",
 ]
 
 VoxelMetric = Literal["correlation", "l2"]
@@ -132,87 +134,6 @@ def shell_similarity_matrix(
     return _all_pairs(matrix, kernel, metric)
 
 
-def similarity_to(
-    array: Any,
-    reference: ArrayLike,
-    *,
-    metric: VoxelMetric = "correlation",
-    weights: ArrayLike | None = None,
-) -> xr.DataArray:
-    """Compare one map with all, voxel by voxel.
-
-    Parameters
-    ----------
-    array : array (volume, voxel)
-    reference : array (voxel,)
-    metric : {"correlation", "l2"}
-    weights : array (voxel,), optional
-
-    Returns
-    -------
-    xarray.DataArray (volume), float32
-        Lazy; NaN for the correlation with a constant map.
-
-    Raises
-    ------
-    InputError
-        When the reference has another number of voxels or is not finite, and as
-        `similarity_matrix` does.
-    """
-    matrix = as_matrix(array)
-    row = np.asarray(reference, dtype=np.float64)
-    if row.shape != matrix.shape[1:]:
-        raise InputError(f"the reference has shape {row.shape}, a map {matrix.shape[1:]}")
-    if not np.isfinite(row).all():
-        raise InputError("the reference holds NaN or infinite densities")
-    _check_metric(metric, ("correlation", "l2"))
-    factors = _check_voxel_weights(weights, matrix.shape[1])
-    compare = _correlations_with if metric == "correlation" else _distances_from
-    return _against(matrix, compare, row, factors, metric=metric)
-
-
-def shell_similarity_to(
-    volumes: Any,
-    reference: ArrayLike,
-    *,
-    metric: ShellMetric = "fsc-mean",
-    mask: ArrayLike | None = None,
-    voxel_size_angstrom: float,
-    resolution_angstrom: float | None = None,
-    threshold: float = 0.143,
-) -> xr.DataArray:
-    """Compare one map with all by Fourier shell correlation.
-
-    Parameters
-    ----------
-    volumes : array (volume, z, y, x)
-    reference : array (z, y, x)
-    metric, mask, voxel_size_angstrom, resolution_angstrom, threshold
-        As for `shell_similarity_matrix`.
-
-    Returns
-    -------
-    xarray.DataArray (volume), float32
-        Lazy.
-
-    Raises
-    ------
-    InputError
-        When the reference has another box, and as `shell_similarity_matrix` does.
-    """
-    rows, shells = shell_matrix(
-        volumes,
-        mask=mask,
-        voxel_size_angstrom=voxel_size_angstrom,
-        resolution_angstrom=resolution_angstrom,
-    )
-    _check_metric(metric, ("fsc-mean", "fsc-resolution"))
-    if np.shape(reference) != (shells.box,) * 3:
-        raise InputError(f"the reference has shape {np.shape(reference)}, not box {shells.box}")
-    row = shell_rows([reference], mask, shells)[0]
-    return _against(as_matrix(rows), _shells_with, row, shells, metric, threshold, metric=metric)
-
-
 def pair_kernel(
     array: Any,
     *,
@@ -282,8 +203,8 @@ def shell_kernel(
 
 
 def _voxel_kernel(matrix: da.Array, metric: str, weights: ArrayLike | None) -> Delayed:
-    _check_metric(metric, ("correlation", "l2"))
-    factors = _check_voxel_weights(weights, matrix.shape[1])
+    check_metric(metric, ("correlation", "l2"))
+    factors = check_voxel_weights(weights, matrix.shape[1])
     bands = row_bands(matrix)
     if metric == "correlation":
         measure = dask.delayed(row_moments, pure=False)
@@ -293,13 +214,13 @@ def _voxel_kernel(matrix: da.Array, metric: str, weights: ArrayLike | None) -> D
     origin = dask.delayed(_mean_row, pure=False)(
         [add(band.part, band.span.start) for band in bands], matrix.shape[0]
     )
-    square = dask.delayed(_row_squares, pure=False)
+    square = dask.delayed(row_squares, pure=False)
     squares = [square(band.part, origin, factors) for band in bands]
     return dask.delayed(_euclidean, pure=False)(squares, origin, factors, matrix.shape[1])
 
 
 def _shell_kernel(matrix: da.Array, shells: Shells, metric: str, threshold: float) -> Delayed:
-    _check_metric(metric, ("fsc-mean", "fsc-resolution"))
+    check_metric(metric, ("fsc-mean", "fsc-resolution"))
     empty = dask.delayed(_empty_rows, pure=False)
     parts = [empty(band.part, band.span.start) for band in row_bands(matrix)]
     given = dask.delayed(shells, pure=False, traverse=False)
@@ -364,7 +285,8 @@ def _mean_row(sums: list[Float64], n_rows: int) -> Float64:
     return total / n_rows
 
 
-def _row_squares(band: NDArray[Any], origin: Float64, weights: Float64 | None) -> Float64:
+def row_squares(band: NDArray[Any], origin: Float64, weights: Float64 | None) -> Float64:
+    """Return the weighted squared distance of each row of a band from an origin (voxel,)."""
     squares = np.empty(len(band))
     for start in range(0, len(band), _PIECE_ROWS):
         piece = slice(start, start + _PIECE_ROWS)
@@ -431,62 +353,23 @@ def _block_of_bands(
     return kernel.block(read, rows, others)
 
 
-# One map against all ------------------------------------------------------------------------------
-
-
-def _against(
-    matrix: da.Array, compare: Callable[..., Float32], *arguments: Any, metric: str
-) -> xr.DataArray:
-    task = dask.delayed(compare, pure=False)
-    shared = [dask.delayed(each, pure=False, traverse=False) for each in arguments]
-
-    def values(band: Block) -> da.Array:
-        length = band.span.stop - band.span.start
-        return da.from_delayed(task(band.part, *shared), (length,), dtype=np.float32)
-
-    whole = da.concatenate([values(band) for band in row_bands(matrix)])
-    return xr.DataArray(whole, dims=("volume",), name=metric)
-
-
-def _correlations_with(band: NDArray[Any], reference: Float64, weights: Float64 | None) -> Float32:
-    mean, length, constant = row_moments(band, weights, 0)
-    own_mean, own_length, own_constant = row_moments(reference[None], weights, 0)
-    factor = reference - own_mean
-    factor = factor if weights is None else factor * weights
-    products = np.empty(len(band))
-    for start in range(0, len(band), _PIECE_ROWS):
-        piece = slice(start, start + _PIECE_ROWS)
-        products[piece] = (band[piece] - mean[piece, None]) @ factor
-    undefined = constant | own_constant | (length == 0)
-    lengths = np.where(undefined, np.nan, length * own_length)
-    return np.clip(products / lengths, -1.0, 1.0).astype(np.float32)
-
-
-def _distances_from(band: NDArray[Any], reference: Float64, weights: Float64 | None) -> Float32:
-    return np.sqrt(_row_squares(band, reference, weights)).astype(np.float32)
-
-
-def _shells_with(
-    band: Float32, reference: Float32, shells: Shells, metric: str, threshold: float
-) -> Float32:
-    fsc = np.add.reduceat(band * reference, shells.offset[:-1], axis=1, dtype=np.float64)
-    if metric == "fsc-mean":
-        found = np.clip(fsc.mean(axis=1), -1.0, 1.0).astype(np.float32)
-    else:
-        found = crossing(fsc, threshold=threshold, extent_angstrom=shells.extent_angstrom)
-    found[~band.any(axis=1) | (not reference.any())] = np.nan
-    return found
-
-
 # Checks -------------------------------------------------------------------------------------------
 
 
-def _check_metric(metric: str, known: tuple[str, str]) -> None:
+def check_metric(metric: str, known: tuple[str, str]) -> None:
+    """Refuse a metric that is not among those known."""
     if metric not in known:
         raise InputError(f"metric {metric!r} is unknown here; it must be {' or '.join(known)}")
 
 
-def _check_voxel_weights(weights: ArrayLike | None, n_voxels: int) -> Float64 | None:
+def check_voxel_weights(weights: ArrayLike | None, n_voxels: int) -> Float64 | None:
+    """Return weights of voxels as float64, or None where all are 1.
+
+    Raises
+    ------
+    InputError
+        When there are more or fewer than voxels, one is negative or not finite, or all are 0.
+    """
     if weights is None:
         return None
     values = np.asarray(weights, dtype=np.float64)

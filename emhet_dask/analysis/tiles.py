@@ -48,7 +48,7 @@ def mean_distances(array: Any, tiles: ArrayLike, *, compute: Compute = dask.comp
     Parameters and result as of `mean_products`; ``|a − b|² = a·a + b·b − 2 a·b``.
     """
     sums, squares, counts = _sums_of(array, tiles, compute)
-    own = squares / counts
+    own = np.divide(squares, counts, out=np.full_like(squares, np.nan), where=counts > 0)
     squared = np.add.outer(own, own) - 2.0 * _products(sums, squares, counts)
     return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 

@@ -25,7 +25,7 @@ from emhet_dask.ensemble.shards import LocalShards, cut_columns
 from emhet_dask.ensemble.store import CheckedArray, open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
-__all__ = ["ADVICE", "MatrixLayout", "open_matrix", "plan_matrix", "write_matrix"]
+__all__ = ["ADVICE", "MatrixLayout", "into_box", "open_matrix", "plan_matrix", "write_matrix"]
 
 # What mends a matrix that is damaged.
 ADVICE = "--overwrite makes it again"
@@ -179,6 +179,26 @@ def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     )
     check(dataset, RESULTS, what=path)
     return describe(dataset, RESULTS)
+
+
+def into_box(values: np.ndarray, voxels: np.ndarray, box: int) -> np.ndarray:
+    """Put the values of masked voxels back into their box.
+
+    Parameters
+    ----------
+    values : ndarray, shape (voxel,)
+    voxels : ndarray of int, shape (voxel,)
+        ``voxel_index`` of the matrix.
+    box : int
+
+    Returns
+    -------
+    ndarray of float32, shape (z, y, x)
+        0 outside the mask.
+    """
+    flat = np.zeros(box**3, dtype=np.float32)
+    flat[voxels] = values
+    return flat.reshape((box,) * 3)
 
 
 def _cut(start: int, stop: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from emhet_dask.ensemble import from_array, matrix, open_ensemble, reading
 from emhet_dask.ensemble.layout import Layout
-from emhet_dask.ensemble.matrix import open_matrix, write_matrix
+from emhet_dask.ensemble.matrix import into_box, open_matrix, write_matrix
 from emhet_dask.ensemble.store import RECORD_COLUMNS, create_store, finish_store, write_shard
 
 BOX = 6
@@ -96,3 +96,9 @@ def test_each_volume_is_read_once(tmp_path, monkeypatch):
     chosen = [0, 1, 4, 5, 6, 7, 8, 9, 13, 15, 16]
     written(str(tmp_path / "m.zarr"), ensemble.select(chosen), np.ones((BOX,) * 3, np.float32))
     assert sorted(read) == chosen
+
+
+def test_masked_voxels_return_to_their_place():
+    box = into_box(np.array([1.0, 2.0]), np.array([5, 26]), 3)
+    assert box.shape == (3, 3, 3)
+    assert (box[0, 1, 2], box[2, 2, 2], box.sum()) == (1, 2, 3)

@@ -347,3 +347,21 @@ def test_a_killed_alignment_continues_and_redoes_nothing(tmp_path, client, store
         zarr.open_group(killed, mode="r")["alignment"][...],
         zarr.open_group(whole.path, mode="r")["alignment"][...],
     )
+
+
+def test_similarity_of_maps_in_other_frames(store, tmp_path, client):
+    def likeness(name, **options):
+        found = emhet_dask.similarity(
+            store, output=str(tmp_path / name), mask="none", cluster=client, quiet=True, **options
+        )
+        matrix = found.pairs["similarity"].values
+        return matrix[np.triu_indices(COUNT, 1)]
+
+    assert likeness("apart").max() < 0.75
+    assert likeness("aligned", align_to="first").min() > 0.85
+    table = pd.read_csv(tmp_path / "aligned/transforms.csv")
+    assert len(table) == COUNT
+    assert not table["flagged"].any()
+    # The same folder with another frame is refused, not mixed up.
+    with pytest.raises(InputError, match="add --overwrite"):
+        likeness("aligned", align_to="2")

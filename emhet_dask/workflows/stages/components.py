@@ -14,7 +14,7 @@ import xarray as xr
 from emhet_dask.analysis.normalisation import divisors, normalisation_factors
 from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca, plan_pca
 from emhet_dask.ensemble.groups import load_group, save_group
-from emhet_dask.ensemble.matrix import open_matrix
+from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.workflows.stages.job import Job
 
@@ -201,11 +201,9 @@ def _write_trajectories(job: Job, found: xr.Dataset, workspace: Path, *, dims: i
         along = found["scores"].values[:, component]
         direction = found["components"].values[component]
         for point, position in enumerate(np.linspace(along.min(), along.max(), _POINTS)):
-            volume = np.zeros(box**3, dtype=np.float32)
-            volume[voxels] = mean + position * direction
             write_map(
                 folder / f"vol_{point:03d}.mrc",
-                volume.reshape((box,) * 3),
+                into_box(mean + position * direction, voxels, box),
                 voxel_size_angstrom=job.ensemble.voxel_size_angstrom,
                 origin_angstrom=job.ensemble.origin_angstrom,
             )

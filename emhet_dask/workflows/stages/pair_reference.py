@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from emhet_dask.analysis.similarity import shell_similarity_to, similarity_to
+from emhet_dask.analysis.ranking import shell_similarity_to, similarity_to
 from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.runtime import fingerprint_file
 from emhet_dask.workflows.stages.foreign import ForeignMap

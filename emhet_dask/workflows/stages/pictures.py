@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emhet_dask.analysis.intensity import volume_threshold
-from emhet_dask.ensemble.matrix import open_matrix
+from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.errors import need
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.report.chimerax import StateMap, write_chimerax
@@ -221,12 +221,8 @@ def _noun(clusters: Clusters) -> str:
 def _component_maps(job: Job, pca: xr.Dataset, count: int) -> list[np.ndarray]:
     """Return the first components as maps, 0 outside the mask."""
     voxels = open_matrix(str(job.group("matrix")))["voxel_index"].values
-    maps = []
-    for component in pca["components"].values[:count]:
-        flat = np.zeros(job.ensemble.box**3, dtype=np.float32)
-        flat[voxels] = component
-        maps.append(flat.reshape((job.ensemble.box,) * 3))
-    return maps
+    components = pca["components"].values[:count]
+    return [into_box(component, voxels, job.ensemble.box) for component in components]
 
 
 def _of_leaves(states: States, labels: np.ndarray) -> np.ndarray:
