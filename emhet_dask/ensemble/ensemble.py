@@ -129,7 +129,7 @@ def open_ensemble(path: str) -> Ensemble:
     Raises
     ------
     InputError
-        When it is no ensemble store, was made by a newer version, or its ingest has not ended.
+        When it is no ensemble store, was made by a newer version, or what makes it has not ended.
     """
     path = str(path) if "://" in str(path) else str(Path(path).absolute())
     group = open_group(path)
@@ -143,7 +143,9 @@ def open_ensemble(path: str) -> Ensemble:
             "a newer release will open it"
         )
     if not attributes.get("complete"):
-        raise InputError(f"{path}: its ingest has not ended; run the same emhet ingest again")
+        made_by: Any = attributes.get("made_by") or {}
+        command = made_by.get("command", "emhet ingest")
+        raise InputError(f"{path}: not finished; run the same {command} again")
     arrays = {name: array for name, array in group.arrays() if name in ENSEMBLE}
     missing = sorted({"volumes", "name", "usable"} - set(arrays))
     if missing:

@@ -17,6 +17,8 @@ from emhet_dask.report.style import ACCENT, MUTED, counted, new_figure, panel, s
 
 __all__ = ["nearest_maps", "pair_histogram"]
 
+Array = npt.NDArray[np.float64]
+
 _BETWEEN = "#9a9a9a"
 _FAINT = "#e6e6e6"
 
@@ -37,6 +39,7 @@ def pair_histogram(
     counts : array (bin,)
         Pairs in each bin; each pair once, no map with itself.
     edges : array (bin + 1,)
+        Of equal width. Bins are drawn together where there are many of them for so few pairs.
     quantity : Quantity
         What the values are.
     within : array (bin,), optional
@@ -47,6 +50,8 @@ def pair_histogram(
     """
     counts = np.asarray(counts, dtype=np.float64)
     edges = np.asarray(edges, dtype=np.float64)
+    step = _bins_in_one(counts)
+    counts, edges = _merged(counts, step), np.append(edges[:-1:step], edges[-1])
     figure = new_figure(
         width_inches=6.6,
         height_inches=3.5,
@@ -58,7 +63,7 @@ def pair_histogram(
         axes.set_ylabel("pairs")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     else:
-        same = np.asarray(within, dtype=np.float64)
+        same = _merged(np.asarray(within, dtype=np.float64), step)
         for part, words, colour in (
             (counts - same, f"between {noun}s", _BETWEEN),
             (same, f"within a {noun}", ACCENT),
@@ -83,6 +88,20 @@ def pair_histogram(
         axes.invert_xaxis()
     _say_alike(axes)
     return figure
+
+
+def _bins_in_one(counts: Array) -> int:
+    """Return how many bins to draw as one: about twice the root of the pairs fill the picture."""
+    filled = np.flatnonzero(counts)
+    if not filled.size:
+        return 1
+    spread = int(filled[-1] - filled[0]) + 1
+    wanted = np.clip(2 * np.sqrt(counts.sum()), 10, 200)
+    return max(1, round(spread / wanted))
+
+
+def _merged(counts: Array, step: int) -> Array:
+    return np.add.reduceat(counts, np.arange(0, len(counts), step))
 
 
 @styled

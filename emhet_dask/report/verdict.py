@@ -51,6 +51,9 @@ def headline(
     return f"{subject}, {counted(n_clusters, 'separate state')}"
 
 
+_SEE_COMPONENTS = "To see what varies, look at the principal components and at the maps along them."
+
+
 @dataclass(frozen=True)
 class Remark:
     """Something that a reader must know.
@@ -72,6 +75,7 @@ def verdict_warnings(
     separate_states: bool,
     automatic_n_clusters: int | None = None,
     n_outliers: int = 0,
+    advice: str = _SEE_COMPONENTS,
 ) -> list[Remark]:
     """Return what a reader must know before taking the clusters for states.
 
@@ -83,14 +87,15 @@ def verdict_warnings(
         The number that the data suggest, where the user asked for another.
     n_outliers : int
         Volumes unlike all others.
+    advice : str
+        Where to look instead, if the clusters are no states.
     """
     remarks = []
     if not separate_states and n_clusters > 1:
         text = (
             f"The data show no separate states. The {n_clusters} clusters below only divide the "
             "volumes into groups of similar ones; another number of clusters would be as good. Do "
-            "not report them as states. To see what varies, look at the principal components and "
-            "at the maps along them."
+            f"not report them as states. {advice}"
         )
         remarks.append(Remark(text, serious=True))
     if separate_states and automatic_n_clusters not in {None, n_clusters}:

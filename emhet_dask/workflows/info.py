@@ -93,7 +93,7 @@ def info(options: Info) -> StoreInfo:
     volumes = open_array(group, "volumes")
     problems = _damage(path, deep=not options.quick, quiet=options.quiet)
     if not attributes.get("complete"):
-        problems.insert(0, "its ingest has not ended; the same emhet ingest again continues it")
+        problems.insert(0, "not finished; the same command again continues it")
     facts = {
         "path": path,
         "schema_version": attributes["schema_version"],

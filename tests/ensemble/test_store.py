@@ -93,7 +93,7 @@ def test_selection_keeps_volumes_and_renumbers_particles(tmp_path, volumes):
 
 def test_unfinished_store_is_refused_and_says_what_to_do(tmp_path, volumes):
     path = make_store(tmp_path / "e.zarr", volumes, finish=False)
-    with pytest.raises(InputError, match="ingest has not ended; run the same emhet ingest again"):
+    with pytest.raises(InputError, match="not finished; run the same emhet ingest again"):
         open_ensemble(path)
     assert not np.isnan(read_records(path)).any()
 

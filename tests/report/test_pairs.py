@@ -41,6 +41,19 @@ def test_pairs_within_and_between_are_shares_of_their_own_number() -> None:
     np.testing.assert_allclose(drawn["between clusters (500 pairs)"][1:4], [20, 60, 20])
 
 
+def test_few_pairs_are_drawn_in_few_bins() -> None:
+    rng = np.random.default_rng(0)
+    edges = np.linspace(-1, 1, 2049)
+    counts = np.histogram(rng.uniform(0.3, 0.9, 21), edges)[0]
+    (step,) = _steps(pair_histogram(counts, edges=edges, quantity=CORRELATION))
+    drawn, ends = step.get_data().values, step.get_data().edges
+    assert drawn.sum() == 21
+    assert np.count_nonzero((ends > 0.3) & (ends < 0.9)) <= 12
+    assert (ends[0], ends[-1]) == (-1, 1)
+    expected = np.histogram(np.repeat((edges[:-1] + edges[1:]) / 2, counts), ends)[0]
+    np.testing.assert_array_equal(drawn, expected)
+
+
 def test_alike_is_at_the_right_of_every_histogram() -> None:
     for name in ("correlation", "l2"):
         figure = pair_histogram(np.ones(10), edges=EDGES, quantity=quantity(name))

@@ -330,7 +330,7 @@ def test_a_killed_alignment_continues_and_redoes_nothing(tmp_path, client, store
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    with pytest.raises(InputError, match="has not ended"):
+    with pytest.raises(InputError, match="not finished; run the same emhet align again"):
         open_ensemble(str(killed))
     records = killed / "ingest_record" / "c"
     finished = [path for path in records.rglob("*") if path.is_file()]

@@ -32,6 +32,7 @@ _HOW = {
         "threshold: the finer, the more alike."
     ),
 }
+_ADVICE = "To see what varies, run emhet landscape on them."
 _MATRIX = (
     "Every pair of maps, in the order of the tree. Blocks along the diagonal are groups of maps "
     "that are alike."
@@ -76,7 +77,11 @@ def write_pair_page(
         headline=headline(n_volumes=ensemble.n_volumes, n_particles=particles, **verdict),
         reason=evidence["reason"],
         summary=_summary(job, mask, rows, pairs, evidence),
-        warnings=[*_undefined(job, pairs), *_doubtful(flagged), *verdict_warnings(**verdict)],
+        warnings=[
+            *_undefined(job, pairs),
+            *_doubtful(flagged),
+            *verdict_warnings(**verdict, advice=_ADVICE),
+        ],
         sections=_sections(folder, rows, clusters, reference),
         provenance=provenance(job),
     )
