@@ -32,6 +32,8 @@ _HOW = {
         "threshold: the finer, the more alike."
     ),
 }
+# Sheets of members on the page, which would take long to open with all of them.
+_MOST_SHEETS = 6
 _ADVICE = "To see what varies, run emhet landscape on them."
 _MATRIX = (
     "Every pair of maps, in the order of the tree. Blocks along the diagonal are groups of maps "
@@ -134,7 +136,7 @@ def _sections(
 
     members = [
         each
-        for number in clusters.table["cluster"]
+        for number in clusters.table["cluster"].head(_MOST_SHEETS)
         for each in picture(
             f"figures/cluster_{number:03d}_members.png",
             f"Members of cluster {number}, three slices of each.",
@@ -174,7 +176,7 @@ def _sections(
             "show. The principal components of what is compared tell.",
             picture("figures/evidence.png", "Gaps between neighbouring clusters."),
         ),
-        Section("Members", "", members),
+        Section("Members", _about_members(clusters), members),
     ]
 
 
@@ -195,6 +197,12 @@ def _about_tree(clusters: PairClusters) -> str:
         "random, it agrees with the exact tree of all their pairs with an adjusted Rand index of "
         f"{evidence['agreement_with_exact']:.3f} (1: equal)."
     )
+
+
+def _about_members(clusters: PairClusters) -> str:
+    if len(clusters.table) <= _MOST_SHEETS:
+        return ""
+    return f"The {_MOST_SHEETS} largest clusters; those of others are in figures/."
 
 
 def _table(table: pd.DataFrame) -> pd.DataFrame:

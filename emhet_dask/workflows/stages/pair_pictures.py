@@ -214,7 +214,7 @@ def _of_clusters(
             titles=titles,
             voxel_size_angstrom=voxel_size,
             colours=[state_colour(number) for number in range(count)],
-            title="Mean map of each cluster",
+            title=_of_how_many(count, len(found.clusters.table)),
             level_name=_LEVEL_NAME,
         )
 
@@ -285,6 +285,12 @@ def _in_order(tree: PairTree, labels: np.ndarray) -> np.ndarray:
     rank = np.empty(tree.tree.n_leaves, dtype=np.intp)
     rank[laid.leaves] = np.arange(tree.tree.n_leaves)
     return np.argsort(rank[tree.tree.leaf], kind="stable")
+
+
+def _of_how_many(shown: int, count: int) -> str:
+    return "Mean map of each cluster" + (
+        "" if shown == count else f": the {shown} largest of {count}"
+    )
 
 
 def _mean_name(number: int) -> str:
