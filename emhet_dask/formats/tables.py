@@ -166,12 +166,26 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, for tables alone
 
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
+    return table if isinstance(table.index, pd.RangeIndex) else _without_last(table, path)
+
+
+def _without_last(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Take away the empty cell that a comma at the end of each row makes, as spreadsheets write it.
+
+    pandas takes the first column for the names of the rows then.
+    """
+    if table.index.nlevels > 1 or (table.iloc[:, -1] != "").any():
+        raise InputError(f"{path}: rows have more cells than the {table.shape[1]} columns named")
+    names = list(table.columns)
+    whole = table.reset_index().iloc[:, :-1].astype(str)
+    whole.columns = names
+    return whole
 
 
 def _numbers(texts: pd.Series) -> np.ndarray:

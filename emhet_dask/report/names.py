@@ -32,7 +32,8 @@ def shortened(names: Sequence[str], *, most: int = 30) -> list[str]:
             found = cut
         if len(set(found)) == distinct:
             break
-    return found
+    # Between two of these Matplotlib would read a formula.
+    return [name.replace("$", r"\$") for name in found]
 
 
 def _cut(name: str, most: int, tail: int) -> str:

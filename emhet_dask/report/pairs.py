@@ -61,6 +61,7 @@ def pair_histogram(
     if within is None:
         axes.stairs(counts, edges, fill=True, color=ACCENT, label="all pairs")
         axes.set_ylabel("pairs")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     else:
         same = _merged(np.asarray(within, dtype=np.float64), step)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emhet_dask.report.style import counted
 
-__all__ = ["Remark", "headline", "verdict_warnings"]
+__all__ = ["FEWEST_TO_TELL", "Remark", "headline", "verdict_warnings"]
 
 
 def headline(
@@ -39,9 +39,13 @@ def headline(
     subject = counted(n_volumes, "volume")
     if n_particles is not None:
         subject += f" ({counted(n_particles, 'particle')})"
+    if n_volumes < FEWEST_TO_TELL:
+        return f"{subject}, too few to tell states: cut into {counted(n_clusters, 'cluster')}"
     if not separate_states:
-        if n_clusters == 1:
+        if n_clusters == 1 and automatic_n_clusters in {None, 1}:
             return f"{subject}, one state"
+        if n_clusters == 1:
+            return f"{subject}, cut into 1 cluster as asked"
         return f"{subject}, no separate states: cut into {n_clusters} clusters"
     if automatic_n_clusters is not None and automatic_n_clusters != n_clusters:
         return (
@@ -51,6 +55,8 @@ def headline(
     return f"{subject}, {counted(n_clusters, 'separate state')}"
 
 
+# Fewer volumes cannot show that there is nothing between their groups.
+FEWEST_TO_TELL = 8
 _SEE_COMPONENTS = "To see what varies, look at the principal components and at the maps along them."
 
 
@@ -75,6 +81,7 @@ def verdict_warnings(
     separate_states: bool,
     automatic_n_clusters: int | None = None,
     n_outliers: int = 0,
+    n_volumes: int | None = None,
     advice: str = _SEE_COMPONENTS,
 ) -> list[Remark]:
     """Return what a reader must know before taking the clusters for states.
@@ -87,11 +94,19 @@ def verdict_warnings(
         The number that the data suggest, where the user asked for another.
     n_outliers : int
         Volumes unlike all others.
+    n_volumes : int, optional
+        All of them: of few, nothing can be said.
     advice : str
         Where to look instead, if the clusters are no states.
     """
     remarks = []
-    if not separate_states and n_clusters > 1:
+    if n_volumes is not None and n_volumes < FEWEST_TO_TELL:
+        text = (
+            f"{counted(n_volumes, 'volume')} cannot show whether there are separate states. "
+            "Clusters are groups of similar volumes."
+        )
+        remarks.append(Remark(text, serious=False))
+    elif not separate_states and n_clusters > 1:
         text = (
             f"The data show no separate states. The {n_clusters} clusters below only divide the "
             "volumes into groups of similar ones; another number of clusters would be as good. Do "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.pair_clusters import PairClusters, pair_clusters_stage
 from emhet_dask.workflows.stages.pair_pictures import Compared, pair_report_stage
-from emhet_dask.workflows.stages.pair_reference import reference_stage
 from emhet_dask.workflows.stages.pair_tree import PairTreeOptions, pair_tree_stage
 from emhet_dask.workflows.stages.pairs import Pairs, pairs_stage
 from emhet_dask.workflows.stages.rows import RowOptions, rows_stage
@@ -51,12 +51,15 @@ class Similar:
         Cluster of each map, from 0; -1 for a constant one.
     evidence : dict
         ``n_clusters``, ``separate_states``, ``reason``, ``cophenetic_correlation``, ….
+    warnings : list of str
+        Maps that are constant inside the mask, and those whose alignment is doubtful.
     """
 
     folder: Path
     clusters: pd.DataFrame
     labels: np.ndarray
     evidence: dict[str, Any]
+    warnings: list[str]
 
     @property
     def pairs(self) -> xr.Dataset:
@@ -77,7 +80,8 @@ class Similar:
                 for name in ("n_clusters", "separate_states", "automatic_n_clusters")
             },
         )
-        return f"{found}. {self.evidence['reason']}\nReport: {self.folder / 'report.html'}"
+        lines = [f"{found}. {self.evidence['reason']}", *self.warnings]
+        return "\n".join([*lines, f"Report: {self.folder / 'report.html'}"])
 
 
 @command(Similarity)
@@ -109,7 +113,7 @@ def similarity(options: Similarity) -> Similar:
         ResultsFolder.open(
             options.output,
             command="similarity",
-            inputs=_inputs(found),
+            inputs=_inputs(found, options),
             parameters=options.parameters(*_RECORDED),
             overwrite=options.overwrite,
             progress=progress,
@@ -141,19 +145,24 @@ def similarity(options: Similarity) -> Similar:
             n_neighbours=options.neighbours,
             memory_bytes=memory,
         )
-        _warn(job, pairs)
-        table = None if reference is None else reference_stage(job, rows, reference)
+        _refuse_constant(job, pairs)
         building = PairTreeOptions(options.linkage, options.seed)  # type: ignore[arg-type]
         tree = pair_tree_stage(job, rows, pairs, building, memory_bytes=memory)
         clusters = pair_clusters_stage(
             job, tree, n_clusters=options.n_clusters, distance=options.distance
         )
-        against = None
-        if reference is not None and table is not None:
-            against = (Path(reference.path).name, table)
-        pair_report_stage(job, Compared(mask, rows, pairs, tree, clusters, against, flagged))
+        named = _named(options.ensemble)
+        pair_report_stage(
+            job, Compared(mask, rows, pairs, tree, clusters, reference, flagged, named)
+        )
         _say(job, clusters)
-    return Similar(Path(options.output), clusters.table, clusters.labels, clusters.evidence)
+    return Similar(
+        Path(options.output),
+        clusters.table,
+        clusters.labels,
+        clusters.evidence,
+        _warnings(job, pairs, flagged),
+    )
 
 
 _RECORDED = (
@@ -201,22 +210,53 @@ def _refuse_count(options: Similarity, found: Ensemble | MapFolder) -> None:
     count = found.n_volumes if isinstance(found, Ensemble) else len(found.sources)
     if count < 2:
         raise InputError(f"{options.ensemble}: one map, expected at least 2 to compare")
+    _refuse_frame(options, count)
     if options.n_clusters != "auto" and options.n_clusters > count:
         raise InputError(
             f"--n-clusters: got {options.n_clusters}, expected at most {count} for {count} maps"
         )
 
 
-def _inputs(found: Ensemble | MapFolder) -> dict[str, Any]:
-    if isinstance(found, MapFolder):
-        return found.inputs
-    return {"ensemble": found.path, "fingerprint": found.fingerprint}
+def _refuse_frame(options: Similarity, count: int) -> None:
+    to = options.align_to
+    if to is None or to in {"first", "best"} or Path(to).is_file():
+        return
+    if not to.isdecimal():
+        raise InputError(
+            f"--align-to {to}: no such file; expected first, best, the number of a volume, or an "
+            "MRC file"
+        )
+    if int(to) >= count:
+        raise InputError(f"--align-to {to}: no such volume; there are 0 to {count - 1}")
+
+
+def _inputs(found: Ensemble | MapFolder, options: Similarity) -> dict[str, Any]:
+    """Return what all stages depend on; another frame is refused before any map is fitted."""
+    known = (
+        found.inputs
+        if isinstance(found, MapFolder)
+        else {"ensemble": found.path, "fingerprint": found.fingerprint}
+    )
+    return {**known, "align_to": _frame(options), "hand": options.hand}
+
+
+def _frame(options: Similarity) -> Any:
+    to = options.align_to
+    return fingerprint_file(to) if to is not None and Path(to).is_file() else to
+
+
+def _named(source: Any) -> str:
+    """Return what was compared, for a title."""
+    if isinstance(source, Ensemble):
+        return Path(source.path).name if source.path else "array in memory"
+    if isinstance(source, str | os.PathLike):
+        return Path(source).name
+    return f"{len(source)} sources"
 
 
 def _aligned(job: Job, options: Similarity) -> tuple[Job, list[str]]:
     """Run the stage ``aligned``, or find it done; return the names of doubtful fits too."""
     to = str(options.align_to)
-    known_by = fingerprint_file(to) if Path(to).is_file() else to
 
     def build(workspace: Path) -> dict[str, Any]:
         made = align_ensemble(
@@ -233,7 +273,7 @@ def _aligned(job: Job, options: Similarity) -> tuple[Job, list[str]]:
 
     record = job.results.stage(
         "aligned",
-        parameters={"align_to": known_by, "hand": options.hand},
+        parameters={"align_to": _frame(options), "hand": options.hand},
         after=job.made_by,
         build=build,
         resumable=True,
@@ -243,13 +283,30 @@ def _aligned(job: Job, options: Similarity) -> tuple[Job, list[str]]:
     return replace(job, ensemble=aligned, made_by=("aligned",)), flagged
 
 
-def _warn(job: Job, pairs: Pairs) -> None:
-    names = job.ensemble.names[pairs.undefined].tolist()
-    if names:
-        job.progress.say(
-            f"warning: {counted(len(names), 'map')} constant inside the mask, so that nothing is "
-            f"like {'it' if len(names) == 1 else 'them'}: {', '.join(names[:5])}"
+def _refuse_constant(job: Job, pairs: Pairs) -> None:
+    defined = int(np.sum(~pairs.undefined))
+    if defined < 2:
+        names = ", ".join(job.ensemble.names[pairs.undefined].tolist()[:5])
+        raise InputError(
+            f"--mask: all but {defined} of {job.ensemble.n_volumes} maps are constant inside it "
+            f"({names}); expected a mask in which at least two vary"
         )
+
+
+def _warnings(job: Job, pairs: Pairs, flagged: list[str]) -> list[str]:
+    found = []
+    constant = job.ensemble.names[pairs.undefined].tolist()
+    if constant:
+        found.append(
+            f"warning: {counted(len(constant), 'map')} constant inside the mask, so that nothing "
+            f"is like {'it' if len(constant) == 1 else 'them'}: {', '.join(constant[:5])}"
+        )
+    if flagged:
+        found.append(
+            f"warning: {counted(len(flagged), 'map')} may be aligned wrongly, see transforms.csv: "
+            f"{', '.join(flagged[:5])}"
+        )
+    return found
 
 
 def _say(job: Job, clusters: PairClusters) -> None:

@@ -127,3 +127,12 @@ def test_absent_tables_are_named(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(InputError, match=r"binary\.csv: cannot be read as CSV"):
         read_weights(tmp_path / "binary.csv", names=NAMES)
+
+
+def test_a_comma_at_the_end_of_each_row_is_no_column(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text("original_filename,custom_name\nvol_0.mrc,A,\nvol_1.mrc,B,\n")
+    assert read_names(path, names=["vol_0", "vol_1"]) == ["A", "B"]
+    path.write_text("original_filename,custom_name\nvol_0.mrc,A,x\nvol_1.mrc,B,\n")
+    with pytest.raises(InputError, match="rows have more cells than the 2 columns named"):
+        read_names(path, names=["vol_0", "vol_1"])

@@ -240,7 +240,7 @@ def test_one_map_against_all(made, similarity, tmp_path):
         assert (out / "figures/reference.png").is_file()
 
 
-def test_a_constant_map_is_in_no_cluster(few, similarity, tmp_path, capsys):
+def test_a_constant_map_is_in_no_cluster(few, similarity, tmp_path):
     folder, blobs = few
     flat = blobs[4].copy()
     flat[4:12, 4:12, 4:12] = 0.5
@@ -249,13 +249,74 @@ def test_a_constant_map_is_in_no_cluster(few, similarity, tmp_path, capsys):
     mask[4:12, 4:12, 4:12] = 1
     write_map(tmp_path / "mask.mrc", mask, voxel_size_angstrom=4.0)
     out = tmp_path / "out"
-    found = similarity(str(folder), output=str(out), mask=str(tmp_path / "mask.mrc"), quiet=False)
-    assert "constant inside the mask, so that nothing is like it: class4" in capsys.readouterr().err
+    found = similarity(str(folder), output=str(out), mask=str(tmp_path / "mask.mrc"))
+    assert "constant inside the mask, so that nothing is like it: class4" in found.describe()
     assert np.isnan(found.pairs["similarity"].values[4]).all()
     assert np.isfinite(found.pairs["similarity"].values[:4, :4]).all()
     assert found.labels[4] == -1
     assert (found.labels[:4] >= 0).all()
     assert "class4: constant inside the mask" in (out / "report.html").read_text()
+
+
+def test_a_mask_in_which_hardly_a_map_varies(few, similarity, tmp_path):
+    folder, _ = few
+    mask = np.zeros((16, 16, 16), dtype=np.float32)
+    mask[4, 4, 4] = 1
+    write_map(tmp_path / "mask.mrc", mask, voxel_size_angstrom=4.0)
+    with pytest.raises(InputError, match="--mask: all but 0 of 5 maps are constant inside it"):
+        similarity(str(folder), output=str(tmp_path / "out"), mask=str(tmp_path / "mask.mrc"))
+
+
+def test_a_reference_leaves_nothing_behind(made, similarity, tmp_path):
+    store, out = str(made[0] / "e.zarr"), tmp_path / "out"
+    similarity(store, output=str(out), reference=str(made[0] / "maps/vol_00001.mrc"))
+    assert (out / "reference.csv").is_file()
+    similarity(store, output=str(out))
+    assert not (out / "reference.csv").exists()
+    assert not (out / "figures/reference.png").exists()
+
+
+def test_a_reference_that_is_constant(made, similarity, tmp_path):
+    flat = np.ones((BOX, BOX, BOX), dtype=np.float32)
+    write_map(tmp_path / "flat.mrc", flat, voxel_size_angstrom=APIX)
+    with pytest.raises(InputError, match=r"flat\.mrc: is constant inside the mask"):
+        similarity(
+            str(made[0] / "e.zarr"),
+            output=str(tmp_path / "out"),
+            reference=str(tmp_path / "flat.mrc"),
+        )
+
+
+def test_names_that_other_programs_stumble_over(few, similarity, tmp_path):
+    folder, _ = few
+    given = ["NA", "a$_b^$x", "null", "Ünïcode", "with, comma"]
+    rows = "\n".join(f'class{number}.mrc,"{name}",' for number, name in enumerate(given))
+    (folder / "names.csv").write_text(f"original_filename,custom_name\n{rows}\n", encoding="utf-8")
+    (folder / "junk.csv").write_bytes(b"\xff\xfe\x00")
+    out = tmp_path / "out"
+    similarity(str(folder), output=str(out), reference=str(folder / "class3.mrc"))
+    table = pd.read_csv(out / "cluster_results.csv", keep_default_na=False)
+    assert table["Custom_Name"].tolist() == given
+    ranked = pd.read_csv(out / "reference.csv", keep_default_na=False)
+    assert ranked["name"][0] == "Ünïcode"
+
+
+def test_several_sources_from_python(few, similarity, tmp_path):
+    folder, _ = few
+    paths = [folder / f"class{number}.mrc" for number in range(3)]
+    found = similarity(paths, output=str(tmp_path / "out"))
+    assert len(found.labels) == 3
+    assert "too few to tell states" in found.describe()
+
+
+def test_a_tree_that_divides_maps_otherwise_shows_no_states(made, similarity, tmp_path):
+    # Pairs that are alike to the last shell all merge at one height.
+    found = similarity(
+        str(made[0] / "e.zarr"), output=str(tmp_path / "out"), metric="fsc-resolution",
+        fsc_threshold=0.01,
+    )  # fmt: skip
+    assert found.evidence["separate_states"] is False
+    assert "this tree divides the maps otherwise" in found.evidence["reason"]
 
 
 def test_more_maps_than_an_exact_tree_may_have(made, similarity, tmp_path, monkeypatch):
@@ -293,6 +354,8 @@ def test_the_evidence_is_written(made):
         ({"distance": 0.1, "n_clusters": 3}, "--distance: --n-clusters says where to cut"),
         ({"resolution": 8.0}, "--resolution: correlation compares densities"),
         ({"hand": True}, "--hand: is of --align-to"),
+        ({"align_to": "99"}, "--align-to 99: no such volume; there are 0 to 39"),
+        ({"align_to": "nothere.mrc"}, r"--align-to nothere\.mrc: no such file"),
         ({"n_clusters": 41}, "--n-clusters: got 41, expected at most 40 for 40 maps"),
         ({"box": 16}, "--box: .* is a store, whose maps are ingested already"),
         ({"metric": "cosine"}, "--metric: got 'cosine', expected one of correlation, l2"),

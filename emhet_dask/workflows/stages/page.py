@@ -75,7 +75,7 @@ def write_page(
         headline=headline(n_volumes=ensemble.n_volumes, n_particles=particles, **verdict),
         reason=evidence["reason"],
         summary=_summary(job, mask, pca, evidence),
-        warnings=verdict_warnings(n_outliers=outliers, **verdict),
+        warnings=verdict_warnings(n_outliers=outliers, n_volumes=ensemble.n_volumes, **verdict),
         sections=_sections(path.parent / "figures", job, pca, clusters),
         provenance=provenance(job),
     )

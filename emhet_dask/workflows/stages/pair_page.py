@@ -51,6 +51,7 @@ def write_pair_page(
     clusters: PairClusters,
     reference: str | None,
     flagged: list[str],
+    title: str,
 ) -> None:
     """Write the report.
 
@@ -67,6 +68,8 @@ def write_pair_page(
         Name of the map that all were compared with.
     flagged : list of str
         Maps whose alignment is doubtful.
+    title : str
+        What was compared.
     """
     ensemble, evidence = job.ensemble, clusters.evidence
     verdict = {
@@ -75,14 +78,14 @@ def write_pair_page(
     particles = None if ensemble.weights is None else float(ensemble.weights.sum())
     write_report(
         folder / "report.html",
-        title=Path(ensemble.path).name if ensemble.path else "array in memory",
+        title=title,
         headline=headline(n_volumes=ensemble.n_volumes, n_particles=particles, **verdict),
         reason=evidence["reason"],
         summary=_summary(job, mask, rows, pairs, evidence),
         warnings=[
             *_undefined(job, pairs),
             *_doubtful(flagged),
-            *verdict_warnings(**verdict, advice=_ADVICE),
+            *verdict_warnings(**verdict, n_volumes=ensemble.n_volumes, advice=_ADVICE),
         ],
         sections=_sections(folder, rows, clusters, reference),
         provenance=provenance(job),

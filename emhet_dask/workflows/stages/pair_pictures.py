@@ -27,9 +27,12 @@ from emhet_dask.report.quantities import Quantity, quantity
 from emhet_dask.report.style import save_all
 from emhet_dask.report.surface import surface_sheet, surface_views
 from emhet_dask.report.tree import dendrogram
+from emhet_dask.runtime import fingerprint_file
+from emhet_dask.workflows.stages.foreign import ForeignMap
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.pair_clusters import PairClusters
 from emhet_dask.workflows.stages.pair_page import write_pair_page
+from emhet_dask.workflows.stages.pair_reference import compare_with
 from emhet_dask.workflows.stages.pair_tree import PairTree
 from emhet_dask.workflows.stages.pairs import Pairs
 from emhet_dask.workflows.stages.rows import Rows
@@ -54,10 +57,12 @@ class Compared:
     pairs : Pairs
     tree : PairTree
     clusters : PairClusters
-    reference : (str, pandas.DataFrame) or None
-        Name of a map, and the others compared with it.
+    reference : ForeignMap or None
+        A map to compare the others with.
     flagged : list of str
         Maps whose alignment is doubtful.
+    source : str
+        Where the maps came from, for the title.
     """
 
     mask: xr.Dataset
@@ -65,8 +70,9 @@ class Compared:
     pairs: Pairs
     tree: PairTree
     clusters: PairClusters
-    reference: tuple[str, pd.DataFrame] | None
+    reference: ForeignMap | None
     flagged: list[str]
+    source: str
 
     @property
     def quantity(self) -> Quantity:
@@ -88,7 +94,11 @@ def pair_report_stage(job: Job, found: Compared) -> None:
 
     def build(workspace: Path) -> None:
         (workspace / "figures").mkdir(exist_ok=True)
-        draw = dict(_drawings(job, found))
+        table = None
+        if found.reference is not None:
+            table = compare_with(job, found.rows, found.reference)
+            table.to_csv(workspace / "reference.csv", index=False, float_format="%.6g")
+        draw = dict(_drawings(job, found, table))
         with job.progress.task("figures", total=len(draw), unit="figures") as task:
             save_all(draw, workspace, done=partial(task.update, 1))
         count = min(len(found.clusters.table), _MOST_CLUSTERS)
@@ -99,7 +109,7 @@ def pair_report_stage(job: Job, found: Compared) -> None:
                 for number in range(count)
             ],
             mask="mask.mrc",
-            title=Path(job.ensemble.path or "array").name,
+            title=found.source,
             noun="cluster",
         )
         write_pair_page(
@@ -109,21 +119,24 @@ def pair_report_stage(job: Job, found: Compared) -> None:
             rows=found.rows,
             pairs=found.pairs,
             clusters=found.clusters,
-            reference=None if found.reference is None else found.reference[0],
+            reference=None if found.reference is None else Path(found.reference.path).name,
             flagged=found.flagged,
+            title=found.source,
         )
 
-    after = ("mask", "pairs", "tree", "clusters")
+    reference = None if found.reference is None else fingerprint_file(found.reference.path)
     job.results.stage(
         "report",
-        parameters={} if found.reference is None else {"reference": found.reference[0]},
-        after=after if found.reference is None else (*after, "reference"),
+        parameters={"reference": reference, "source": found.source},
+        after=("mask", "pairs", "tree", "clusters"),
         build=build,
         replaceable=True,
     )
 
 
-def _drawings(job: Job, found: Compared) -> Iterator[tuple[str, Callable[[], Figure]]]:
+def _drawings(
+    job: Job, found: Compared, table: pd.DataFrame | None
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield the file of each figure and what draws it."""
     names = job.ensemble.names.tolist()
     labels, tree = found.clusters.labels, found.tree
@@ -182,8 +195,8 @@ def _drawings(job: Job, found: Compared) -> Iterator[tuple[str, Callable[[], Fig
             automatic_n_clusters=tree.verdict["n_clusters"],
         ),
     )
-    if found.reference is not None:
-        name, table = found.reference
+    if found.reference is not None and table is not None:
+        name = Path(found.reference.path).name
         yield (
             "figures/reference.png",
             lambda: nearest_maps(
@@ -191,7 +204,7 @@ def _drawings(job: Job, found: Compared) -> Iterator[tuple[str, Callable[[], Fig
                 names=table["name"].tolist(),
                 quantity=found.quantity,
                 reference=name,
-                states=pd.Series(labels, index=names)[table["name"]].to_numpy(),
+                states=labels[table.index],
             ),
         )
     yield from _of_clusters(job, found, voxel_size)

@@ -1,24 +1,23 @@
-"""The stage ``reference`` of ``emhet similarity``: one map against all."""
+"""One map against all, for ``emhet similarity --reference``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from emhet_dask.analysis.ranking import shell_similarity_to, similarity_to
 from emhet_dask.ensemble.matrix import open_matrix
-from emhet_dask.runtime import fingerprint_file
+from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.foreign import ForeignMap
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.rows import Rows
 
-__all__ = ["reference_stage"]
+__all__ = ["compare_with"]
 
 
-def reference_stage(job: Job, rows: Rows, reference: ForeignMap) -> pd.DataFrame:
-    """Run the stage, or find it done.
+def compare_with(job: Job, rows: Rows, reference: ForeignMap) -> pd.DataFrame:
+    """Compare one map with all.
 
     Parameters
     ----------
@@ -29,29 +28,30 @@ def reference_stage(job: Job, rows: Rows, reference: ForeignMap) -> pd.DataFrame
     Returns
     -------
     pandas.DataFrame
-        ``volume``, ``name`` and ``value``, the map most like the reference first.
+        ``volume``, ``name`` and ``value``, the map most like the reference first; the index is the
+        position in the ensemble.
+
+    Raises
+    ------
+    InputError
+        When the reference is constant inside the mask.
     """
-
-    def build(workspace: Path) -> None:
-        with job.progress.computing(job.client, label="reference") as compute:
-            (values,) = compute(_against(job, rows, reference).data)
-        table = pd.DataFrame(
-            {
-                "volume": job.ensemble.dataset["volume_index"].values,
-                "name": job.ensemble.names,
-                "value": values,
-            }
-        ).sort_values("value", ascending=not rows.kernel.largest_first, kind="stable")
-        table.to_csv(workspace / "reference.csv", index=False, float_format="%.6g")
-
-    job.results.stage(
-        "reference",
-        parameters={**rows.options.recorded(), "reference": fingerprint_file(reference.path)},
-        after=(rows.stage,),
-        build=build,
-        replaceable=True,
+    inside = reference.density[rows.mask > 0]
+    if inside.min() == inside.max():
+        raise InputError(
+            f"--reference {reference.path}: is constant inside the mask, expected a map with "
+            "density"
+        )
+    with job.progress.computing(job.client, label="reference") as compute:
+        (values,) = compute(_against(job, rows, reference).data)
+    table = pd.DataFrame(
+        {
+            "volume": job.ensemble.dataset["volume_index"].values,
+            "name": job.ensemble.names,
+            "value": values,
+        }
     )
-    return pd.read_csv(job.results.path("reference.csv"), dtype={"name": str})
+    return table.sort_values("value", ascending=not rows.kernel.largest_first, kind="stable")
 
 
 def _against(job: Job, rows: Rows, reference: ForeignMap) -> Any:

@@ -32,6 +32,10 @@ __all__ = ["PairTree", "PairTreeOptions", "largest_exact", "pair_tree_stage"]
 # Distances, their copy in the algorithm, and the values that they are made of: 8 bytes each.
 _BYTES_PER_PAIR = 24
 _MOST_COMPARED = 8_000
+# Inner products of the maps compared: two sums of them, their places, distances and a copy.
+_BYTES_PER_PRODUCT = 48
+# Agreement of the tree with the groups that are separate, from which its clusters are called so.
+_SAME_GROUPS = 0.95
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def pair_tree_stage(
         )
 
     def build(workspace: Path) -> dict[str, Any]:
-        choice = _choose(job, rows, members, options)
+        choice = _choose(job, rows, members, options, memory_bytes=memory_bytes)
         if exact:
             distances = tree_distances(
                 pairs.condensed(), metric=rows.options.metric, **_of(options)
@@ -137,14 +141,7 @@ def pair_tree_stage(
         ).merge(choice.evidence, combine_attrs="no_conflicts")
         save_group(workspace / "results.zarr" / "tree", found)
         np.save(workspace / "linkage.npy", tree.merges)
-        return {
-            "n_clusters": int(choice.n_clusters),
-            "separate_states": bool(choice.separate_states),
-            "reason": choice.reason,
-            "n_signal": int(choice.n_signal),
-            "exact": exact,
-            **told,
-        }
+        return {**_verdict(choice, tree), "n_signal": int(choice.n_signal), "exact": exact, **told}
 
     record = job.results.stage(
         "tree",
@@ -186,7 +183,9 @@ def _of(options: PairTreeOptions) -> dict[str, str]:
     return {"linkage": options.linkage}
 
 
-def _choose(job: Job, rows: Rows, members: np.ndarray, options: PairTreeOptions) -> StateChoice:
+def _choose(
+    job: Job, rows: Rows, members: np.ndarray, options: PairTreeOptions, *, memory_bytes: int
+) -> StateChoice:
     """Look for separate states on the principal components of what is compared."""
     prepared = rows.prepared
     if len(members) < len(prepared):
@@ -205,9 +204,38 @@ def _choose(job: Job, rows: Rows, members: np.ndarray, options: PairTreeOptions)
             explained_variance=found["eigenvalues"].values,
             total_variance=float(found.attrs["total_variance"]),
             linkage=options.linkage,
-            max_exact=MOST_WITH_MATRIX,
+            max_exact=min(MOST_WITH_MATRIX, largest_exact(memory_bytes)),
             seed=options.seed,
         )
+
+
+def _verdict(choice: StateChoice, tree: Tree) -> dict[str, Any]:
+    """Say what the groups on the components mean for the tree of pairs, which is another one.
+
+    The tree is cut where it agrees best with the groups; where it cuts the maps otherwise, its
+    clusters are not the states that were found.
+    """
+    groups = choice.labels
+    near = range(1, min(2 * choice.n_clusters + 5, tree.n_leaves) + 1)
+    agreement = {k: float(adjusted_rand_index(groups, tree.cut(k))) for k in near}
+    # Of cuts that agree as well, the one into as many clusters.
+    best = max(near, key=lambda k: (round(agreement[k], 6), -abs(k - choice.n_clusters)))
+    separate, reason = bool(choice.separate_states), choice.reason
+    if separate and agreement[best] < _SAME_GROUPS:
+        separate = False
+        reason = (
+            f"Principal components show {choice.n_clusters} separate states, but this tree divides "
+            f"the maps otherwise (adjusted Rand index {agreement[best]:.2f}); for the states use "
+            "--metric correlation or emhet landscape."
+        )
+    elif not separate:
+        best = min(choice.n_clusters, tree.n_leaves)
+    return {
+        "n_clusters": int(best),
+        "separate_states": separate,
+        "reason": reason,
+        "agreement_with_components": round(agreement[best], 4),
+    }
 
 
 def _tree(distances: np.ndarray, count: int, options: PairTreeOptions) -> Tree:
@@ -248,7 +276,7 @@ def _compare(
     memory_bytes: int,
 ) -> dict[str, Any]:
     """Compare the cut with that of the exact tree, on as many maps as that may have."""
-    most = min(len(members), largest_exact(memory_bytes // 2), _MOST_COMPARED)
+    most = min(len(members), int((memory_bytes / _BYTES_PER_PRODUCT) ** 0.5), _MOST_COMPARED)
     chosen = np.sort(np.random.default_rng(options.seed).choice(len(members), most, replace=False))
     with job.progress.computing(job.client, label="comparison with the exact tree") as compute:
         distances = euclidean_distances(rows.prepared[members[chosen]], compute=compute)

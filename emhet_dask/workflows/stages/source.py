@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class MapFolder:
 
     Attributes
     ----------
-    path : str
+    paths : tuple of str
+        As they were given.
     sources : tuple of VolumeSource
     names : str or None
         CSV with their names.
@@ -33,7 +35,7 @@ class MapFolder:
     apix : float or None
     """
 
-    path: str
+    paths: tuple[str, ...]
     sources: tuple[VolumeSource, ...]
     names: str | None
     box: int | None
@@ -47,7 +49,7 @@ class MapFolder:
             (file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files
         ]
         return {
-            "maps": self.path,
+            "maps": list(self.paths),
             "fingerprint": digest({"files": stamps, "box": self.box, "apix": self.apix}),
             "names": None if self.names is None else fingerprint_file(self.names),
         }
@@ -69,7 +71,7 @@ class MapFolder:
 
         def build(workspace: Path) -> None:
             ingest(
-                [self.path],
+                list(self.paths),
                 output=str(workspace / "ensemble.zarr"),
                 names=self.names,
                 box=self.box,
@@ -89,7 +91,7 @@ def find_source(
 
     Parameters
     ----------
-    source : path or Ensemble
+    source : path, sequence of paths or Ensemble
     names : str or None
         CSV with the names of the maps; that of a folder by default.
     box : int or None
@@ -113,19 +115,22 @@ def find_source(
             raise InputError(f"{useless[0]}: {source} is a store, whose maps are ingested already")
         ensemble = open_source(source)
         return ensemble if names is None else _renamed(ensemble, names)
-    path = str(source)
-    sources = tuple(find_volumes([path]))
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    paths = tuple(str(each) for each in (source if several else [source]))
+    sources = tuple(find_volumes(paths))
     check_uniform(sources, apix=apix, box=box)
-    names = names or _names_beside(path)
+    names = names or (_names_beside(paths[0]) if len(paths) == 1 else None)
     if names is not None:
         read_names(names, names=[each.name for each in sources])
-    return MapFolder(path, sources, names, box, apix)
+    return MapFolder(paths, sources, names, box, apix)
 
 
 def is_store(source: Any) -> bool:
     """Tell whether an argument is an ensemble or a store, finished or not."""
     if isinstance(source, Ensemble):
         return True
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return False
     text = str(source)
     return (
         "://" in text or text.rstrip("/").endswith(".zarr") or (Path(text) / "zarr.json").is_file()
@@ -153,4 +158,8 @@ def _names_beside(path: str) -> str | None:
 
 
 def _holds_names(table: str) -> bool:
-    return "original_filename" in (str(column).strip().lower() for column in read_csv(table))
+    try:
+        columns = read_csv(table).columns
+    except InputError:
+        return False  # whatever it is, nobody asked for it
+    return "original_filename" in (str(column).strip().lower() for column in columns)
