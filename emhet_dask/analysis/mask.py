@@ -86,6 +86,7 @@ def auto_mask(
     InputError
         When no voxel enters; the message gives the range of densities.
     """
+    given = threshold is not None
     if threshold is None:
         known = thresholds if thresholds is not None else compute(volume_thresholds(volumes))[0]
         threshold = float(np.mean(np.asarray(known, dtype=np.float64)))
@@ -96,7 +97,7 @@ def auto_mask(
     least = least_volumes(rate, n_volumes=n_volumes, n_voxels=above.size)
     core = select_voxels(above, least=least)
     if not core.any():
-        raise _empty(volumes, threshold, least, compute)
+        raise _empty(volumes, threshold, least, compute, given=given)
     if dilate_angstrom is None:
         dilate_angstrom = 2.0 * voxel_size_angstrom
     mask = grow_mask(
@@ -282,19 +283,26 @@ def binarise_mask(values: ArrayLike, *, threshold: float = 0.5) -> NDArray[np.bo
 
 
 def _empty(
-    volumes: da.Array, threshold: float, least: int, compute: Callable[..., tuple[Any, ...]]
+    volumes: da.Array,
+    threshold: float,
+    least: int,
+    compute: Callable[..., tuple[Any, ...]],
+    *,
+    given: bool,
 ) -> InputError:
     low, high, usual = compute(volumes.min(), volumes.max(), volume_thresholds(volumes))
     where = f"densities range from {low:.4g} to {high:.4g}"
+    what = "--threshold:" if given else "the automatic threshold"
+    other = "; for maps on different grey scales use --mask none or a mask file"
     if least > len(volumes):
         return InputError(
-            f"--threshold: {threshold:.4g} lies inside the noise, which exceeds it anywhere in the "
-            f"box; {where}, expected something near {np.mean(usual):.4g}"
+            f"{what} {threshold:.4g} lies inside the noise, which exceeds it anywhere in the "
+            f"box; {where}, expected something near {np.mean(usual):.4g}{other}"
         )
     return InputError(
         f"the mask is empty: no voxel exceeds the threshold {threshold:.4g} in {least} of "
         f"{len(volumes)} volumes, which noise alone could not do; {where} and the usual threshold "
-        f"is {np.mean(usual):.4g}; give a threshold near it or below, or a mask file"
+        f"is {np.mean(usual):.4g}; give a threshold near it or below{other}"
     )
 
 

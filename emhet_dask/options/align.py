@@ -64,6 +64,6 @@ class Align(Run):
     )
     resolution: float | None = option(
         None,
-        help="Finest detail that the fit compares, in Å; default: 1/24 of the box.",
+        help="Finest detail that the fit compares, in Å; default: 1/24 of the width of the box.",
         kind=kinds.number(minimum=1e-3),
     )
