@@ -14,25 +14,14 @@ from emhet_dask.analysis.hypergeometric import critical_counts
 
 # In a process of its own, whose memory is that of this work alone.
 WORK = r"""
-import json, sys, threading, time
+import json, sys, time
 import dask
 import numpy as np
 from threadpoolctl import threadpool_limits
-from emhet_dask.analysis.cooccupancy import (
-    associations, count_occupied, count_together, kept_voxels, occupancy, pack)
-
-def sgemm_rate(seconds, threads=2, side=2048):
-    "Floating-point operations a second of threads that do nothing else, one BLAS thread each."
-    a, b = np.random.default_rng(0).standard_normal((2, side, side), dtype=np.float32)
-    done, end, began = [0] * threads, time.perf_counter() + seconds, time.perf_counter()
-    def multiply(number):
-        out = np.empty((side, side), np.float32)
-        while time.perf_counter() < end:
-            np.matmul(a, b.T, out=out)
-            done[number] += 1
-    workers = [threading.Thread(target=multiply, args=(n,)) for n in range(threads)]
-    [w.start() for w in workers]; [w.join() for w in workers]
-    return sum(done) * 2 * side**3 / (time.perf_counter() - began)
+from emhet_dask.analysis.binarised import count_occupied, kept_voxels, occupancy, pack
+from emhet_dask.analysis.contingency import count_together
+from emhet_dask.analysis.cooccupancy import associations
+from benchmarks.measuring import sgemm_rate
 
 path, seconds = sys.argv[1], float(sys.argv[2])
 with threadpool_limits(1), dask.config.set(scheduler="threads", num_workers=2):

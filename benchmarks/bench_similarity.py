@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.measuring import CHECKOUT, run_measured
 
 # In a process of its own, whose memory is that of this work alone.
 WORK = r"""
-import json, sys, threading, time
+import json, sys, time
 import dask
 import numpy as np
 import zarr
@@ -19,19 +21,7 @@ from emhet_dask.analysis.similarity import pair_kernel
 from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.ensemble.pairs import finish_pairs, open_pairs, plan_pairs, write_pairs
 from emhet_dask.ensemble.rows import StoredRows
-
-def sgemm_rate(seconds, threads=2, side=2048):
-    "Floating-point operations a second of threads that do nothing else, one BLAS thread each."
-    a, b = np.random.default_rng(0).standard_normal((2, side, side), dtype=np.float32)
-    done, end, began = [0] * threads, time.perf_counter() + seconds, time.perf_counter()
-    def multiply(number):
-        out = np.empty((side, side), np.float32)
-        while time.perf_counter() < end:
-            np.matmul(a, b.T, out=out)
-            done[number] += 1
-    workers = [threading.Thread(target=multiply, args=(n,)) for n in range(threads)]
-    [w.start() for w in workers]; [w.join() for w in workers]
-    return sum(done) * 2 * side**3 / (time.perf_counter() - began)
+from benchmarks.measuring import sgemm_rate
 
 matrix, out, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 with threadpool_limits(1), dask.config.set(scheduler="threads", num_workers=2):
@@ -98,20 +88,9 @@ def measured(scratch, n, n_voxels, *, seconds):
     return {"peak_gib": cost.peak_gib, **json.loads(told.read_text())}
 
 
-def test_all_pairs_against_the_rate_of_matrix_products(benchmark, report, scratch, full):
-    n, n_voxels = (8000, 8000) if full else (300, 200)
-    figures = {}
-
-    def ours():
-        figures.update(measured(scratch, n, n_voxels, seconds=3 if full else 0.1))
-
-    benchmark.pedantic(ours, rounds=1)
-    assert figures["pairs"] == n * (n - 1) // 2
-    report(**figures)
-
-
-def test_all_pairs_of_twenty_thousand(benchmark, report, scratch, full):
-    n, n_voxels = (20_000, 8000) if full else (500, 100)
+@pytest.mark.parametrize("sizes", [((8_000, 8_000), (300, 200)), ((20_000, 8_000), (500, 100))])
+def test_all_pairs_against_the_rate_of_matrix_products(benchmark, report, scratch, full, sizes):
+    n, n_voxels = sizes[0] if full else sizes[1]
     figures = {}
 
     def ours():

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 CHECKOUT = Path(__file__).parents[1]
@@ -54,3 +55,23 @@ def run_measured(arguments, **options) -> Cost:
 def emhet(*arguments) -> list[str]:
     """Return the command line of ``emhet`` in this environment."""
     return [sys.executable, "-m", "emhet_dask", *map(str, arguments)]
+
+
+def sgemm_rate(seconds: float, threads: int = 2, side: int = 2048) -> float:
+    """Floating-point operations a second of threads that do nothing else, one BLAS thread each."""
+    a, b = np.random.default_rng(0).standard_normal((2, side, side), dtype=np.float32)
+    done, began = [0] * threads, time.perf_counter()
+    end = began + seconds
+
+    def multiply(number: int) -> None:
+        out = np.empty((side, side), np.float32)
+        while time.perf_counter() < end:
+            np.matmul(a, b.T, out=out)
+            done[number] += 1
+
+    workers = [threading.Thread(target=multiply, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(done) * 2 * side**3 / (time.perf_counter() - began)

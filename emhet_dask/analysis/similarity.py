@@ -44,6 +44,7 @@ __all__ = [
     "shell_kernel",
     "shell_similarity_matrix",
     "similarity_matrix",
+    "tree_distances",
 ]
 
 VoxelMetric = Literal["correlation", "l2"]
@@ -197,6 +198,30 @@ def shell_kernel(
     matrix = as_matrix(rows)
     kernel: PairKernel = compute_all(compute, [_shell_kernel(matrix, shells, metric, threshold)])[0]
     return kernel
+
+
+def tree_distances(values: Float64, *, metric: str, linkage: str) -> Float64:
+    """Turn values of pairs into the distances that a tree is built on, in place.
+
+    Parameters
+    ----------
+    values : ndarray of float64 (pair,)
+    metric : str
+    linkage : str
+        Ward's needs a Euclidean distance: √(2 (1 − r)) between rows of unit length.
+
+    Returns
+    -------
+    ndarray (pair,)
+        1 − value for correlations, the value itself for distances.
+    """
+    if metric in {"correlation", "fsc-mean"}:
+        np.subtract(1.0, values, out=values)
+        np.maximum(values, 0.0, out=values)
+        if linkage == "ward":
+            values *= 2.0
+            np.sqrt(values, out=values)
+    return values
 
 
 # Kernels from streams of rows --------------------------------------------------------------------

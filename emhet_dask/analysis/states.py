@@ -32,7 +32,7 @@ from emhet_dask.analysis.clustering import (
 from emhet_dask.analysis.separation import SLICES, Gap, gaps_between, merge_touching
 from emhet_dask.errors import InputError
 
-__all__ = ["StateChoice", "choose_states", "signal_components"]
+__all__ = ["StateChoice", "best_cut", "choose_states", "signal_components"]
 
 Array = npt.NDArray[np.float64]
 
@@ -149,7 +149,7 @@ def choose_states(
     groups = _find_groups(witness, inner, limit=limit)
     verdict = _judge(inner, *groups, n_signal=n_signal)
     if verdict.separate:
-        n_clusters = _best_cut(tree, groups[0], counted)
+        n_clusters = best_cut(tree, groups[0], counted)
     else:
         n_clusters = _slices(tree, points, n_signal=n_signal)
     evidence = _evidence(tree, points, counted, n_clusters=n_clusters, limit=limit)
@@ -379,8 +379,17 @@ def _judge(
     return _Verdict(separate, n, n_signal, typical, widest)
 
 
-def _best_cut(tree: Tree, groups: Labels, counted: npt.NDArray[np.bool_]) -> int:
-    """Return the number of clusters at which the tree agrees best with the groups."""
+def best_cut(tree: Tree, groups: Labels, counted: npt.NDArray[np.bool_]) -> int:
+    """Return the number of clusters at which a tree agrees best with groups of its volumes.
+
+    Parameters
+    ----------
+    tree : Tree
+    groups : array of int (counted volume,)
+        At least two, from 0.
+    counted : array of bool (volume,)
+        Volumes of the tree that are in a group.
+    """
     n_groups = int(groups.max()) + 1
 
     def agreement(n_clusters: int) -> tuple[float, int]:

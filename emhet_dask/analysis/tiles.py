@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emhet_dask.analysis.bands import as_matrix, compute_all, row_bands, tree
 
-__all__ = ["mean_distances", "mean_products"]
+__all__ = ["mean_distances", "mean_products", "mean_values"]
 
 Float64 = NDArray[np.float64]
 Compute = Callable[..., tuple[Any, ...]]
@@ -51,6 +51,32 @@ def mean_distances(array: Any, tiles: ArrayLike, *, compute: Compute = dask.comp
     own = np.divide(squares, counts, out=np.full_like(squares, np.nan), where=counts > 0)
     squared = np.add.outer(own, own) - 2.0 * _products(sums, squares, counts)
     return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+
+
+def mean_values(matrix: ArrayLike, tiles: ArrayLike) -> Float64:
+    """Mean over the pairs of two tiles of values that are known.
+
+    Parameters
+    ----------
+    matrix : array (volume, volume)
+        Symmetric; the diagonal is not looked at.
+    tiles : array of int (volume,)
+        Tile of each row, from 0; -1 for none.
+
+    Returns
+    -------
+    ndarray (tile, tile)
+        NaN where there is no pair.
+    """
+    values, tile = np.array(matrix, dtype=np.float64), np.asarray(tiles, dtype=np.intp)
+    np.fill_diagonal(values, 0.0)
+    inside = np.flatnonzero(tile >= 0)
+    counts = np.bincount(tile[inside]).astype(np.float64)
+    member = np.zeros((len(counts), len(inside)))
+    member[tile[inside], np.arange(len(inside))] = 1.0
+    sums = member @ values[np.ix_(inside, inside)] @ member.T
+    pairs = np.outer(counts, counts) - np.diag(counts)
+    return np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
 
 
 def _products(sums: Float64, squares: Float64, counts: Float64) -> Float64:

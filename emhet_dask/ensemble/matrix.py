@@ -22,10 +22,19 @@ from zarr.codecs import Crc32cCodec
 from emhet_dask.ensemble.ensemble import Ensemble
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.ensemble.shards import LocalShards, cut_columns
-from emhet_dask.ensemble.store import CheckedArray, open_array, open_group, put_array
+from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
-__all__ = ["ADVICE", "MatrixLayout", "into_box", "open_matrix", "plan_matrix", "write_matrix"]
+__all__ = [
+    "ADVICE",
+    "MatrixLayout",
+    "into_box",
+    "open_bands",
+    "open_matrix",
+    "plan_matrix",
+    "write_band",
+    "write_matrix",
+]
 
 # What mends a matrix that is damaged.
 ADVICE = "--overwrite makes it again"
@@ -117,7 +126,7 @@ def write_matrix(
     scale = ensemble.dataset.get("scale")
     dtype = "float32" if scale is None else "float16"
     layout = plan_matrix(ensemble.n_volumes, len(voxels), dtype)
-    target, fresh = _target(path, layout, key)
+    target, fresh = open_bands(path, "matrix", layout, key)
     if fresh:
         group = open_group(path, mode="r+")
         _put(group, "voxel_index", voxels.astype(np.int64))
@@ -129,14 +138,14 @@ def write_matrix(
     index = dask.delayed(voxels, pure=False)  # once in the graph, not once per task
     tasks = []
     for number, (start, stop) in enumerate(layout.bands):
-        if fresh or not _has_band(target, number):
+        if fresh or not has_chunk(target, number, 0):
             parts = [
                 _take(
                     stream(ensemble, rows), index, None if factor is None else factor[rows], dtype
                 )
                 for rows in _cut(start, stop)
             ]
-            tasks.append(_write_band(target, start, parts))
+            tasks.append(_write_parts(target, start, parts))
     return tasks, layout
 
 
@@ -181,6 +190,68 @@ def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     return describe(dataset, RESULTS)
 
 
+def open_bands(path: str, name: str, layout: MatrixLayout, key: str) -> tuple[zarr.Array, bool]:
+    """Return the array that bands of rows are written to, and whether it is new.
+
+    Parameters
+    ----------
+    path : str
+        Group of its own; what it holds of another key is withdrawn.
+    name : str
+        Of the array.
+    layout : MatrixLayout
+    key : str
+        Of what earlier bands must have been made of. Of a new group the caller writes it, as the
+        last of all that is known beforehand.
+    """
+    try:
+        group = zarr.open_group(path, mode="r+", zarr_format=3)
+        if group.attrs.get("key") == key:
+            return open_array(group, name), False
+        group.attrs["key"] = None  # killed while it is emptied, it must not pass for what it was
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        pass
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    array = group.create_array(
+        name,
+        shape=layout.shape,
+        chunks=(layout.rows, layout.columns),
+        shards=(layout.rows, -(-layout.shape[1] // layout.columns) * layout.columns),
+        dtype=layout.dtype,
+        # Which no band holds: one of zeros is written as any other.
+        fill_value=float("nan"),
+        compressors=(Crc32cCodec(),),
+        dimension_names=RESULTS[name].dims,
+        attributes={**RESULTS[name].attributes()},
+    )
+    return array, True
+
+
+def write_band(target: zarr.Array, start: int, rows: np.ndarray) -> int:
+    """Write a band of rows; its presence is the record that it is finished.
+
+    Parameters
+    ----------
+    target : zarr.Array
+        From `open_bands`.
+    start : int
+        First row.
+    rows : ndarray (row, column)
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    local = LocalShards.of(target)
+    if local is None:
+        target[start : start + len(rows)] = rows
+    else:
+        chunk = (target.chunks[0], target.chunks[1])
+        local.write((start // chunk[0], 0), cut_columns(rows, chunk, local.dtype))
+    return len(rows)
+
+
 def into_box(values: np.ndarray, voxels: np.ndarray, box: int) -> np.ndarray:
     """Put the values of masked voxels back into their box.
 
@@ -221,45 +292,10 @@ def _take(
 
 
 @dask.delayed(pure=False)
-def _write_band(target: zarr.Array, start: int, parts: list[np.ndarray]) -> int:
-    rows = np.concatenate(parts)
-    local = LocalShards.of(target)
-    if local is None:
-        target[start : start + len(rows)] = rows
-    else:
-        chunk = (target.chunks[0], target.chunks[1])
-        local.write((start // chunk[0], 0), cut_columns(rows, chunk, local.dtype))
-    return len(rows)
-
-
-def _target(path: str, layout: MatrixLayout, key: str) -> tuple[zarr.Array, bool]:
-    """Return the array to write into, and whether it is new."""
-    try:
-        group = zarr.open_group(path, mode="r+", zarr_format=3)
-        if group.attrs.get("key") == key:
-            return open_array(group, "matrix"), False
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        pass
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    array = group.create_array(
-        "matrix",
-        shape=layout.shape,
-        chunks=(layout.rows, layout.columns),
-        shards=(layout.rows, -(-layout.shape[1] // layout.columns) * layout.columns),
-        dtype=layout.dtype,
-        compressors=(Crc32cCodec(),),
-        dimension_names=RESULTS["matrix"].dims,
-        attributes={**RESULTS["matrix"].attributes()},
-        config={"write_empty_chunks": True},
-    )
-    return array, True
+def _write_parts(target: zarr.Array, start: int, parts: list[np.ndarray]) -> int:
+    return write_band(target, start, np.concatenate(parts))
 
 
 def _put(group: zarr.Group, name: str, values: np.ndarray) -> None:
     variable = RESULTS[name]
     put_array(group, name, values, variable.dims, attributes=variable.attributes())
-
-
-def _has_band(target: zarr.Array, number: int) -> bool:
-    key = f"{target.store_path.path}/c/{number}/0".lstrip("/")
-    return zarr.core.sync.sync(target.store_path.store.exists(key))

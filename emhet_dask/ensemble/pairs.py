@@ -23,8 +23,8 @@ import zarr
 from dask.delayed import Delayed
 from zarr.codecs import Crc32cCodec
 
-from emhet_dask.ensemble.rows import StoredRows, has_chunk
-from emhet_dask.ensemble.store import open_array, open_group, put_array
+from emhet_dask.ensemble.rows import StoredRows
+from emhet_dask.ensemble.store import has_chunk, open_array, open_group, put_array
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS, check, describe
 

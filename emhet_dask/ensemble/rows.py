@@ -11,10 +11,9 @@ import numpy as np
 import xarray as xr
 import zarr
 from dask.delayed import Delayed
-from zarr.codecs import Crc32cCodec
 
-from emhet_dask.ensemble.matrix import ADVICE, plan_matrix
-from emhet_dask.ensemble.store import CheckedArray, open_array, open_group
+from emhet_dask.ensemble.matrix import ADVICE, open_bands, plan_matrix, write_band
+from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group
 from emhet_dask.variables import RESULTS, check, describe
 
 __all__ = ["StoredRows", "open_rows", "write_rows"]
@@ -95,8 +94,10 @@ def write_rows(path: str, rows: da.Array, *, key: str) -> list[Delayed]:
         One for each band that is not there yet.
     """
     layout = plan_matrix(rows.shape[0], rows.shape[1], "float32")
-    target, fresh = _target(path, rows.shape, (layout.rows, layout.columns), key)
-    write = dask.delayed(_write_band, pure=False)
+    target, fresh = open_bands(path, "rows", layout, key)
+    if fresh:
+        open_group(path, mode="r+").attrs["key"] = key
+    write = dask.delayed(write_band, pure=False)
     parts = rows.rechunk({0: layout.rows, 1: -1}, method="tasks").to_delayed().ravel()
     return [
         write(target, start, part)
@@ -115,13 +116,6 @@ def open_rows(path: str) -> xr.Dataset:
     return describe(dataset, RESULTS)
 
 
-def has_chunk(array: zarr.Array, *numbers: int) -> bool:
-    """Tell whether a chunk (or shard) of an array was written."""
-    name = "/".join(str(number) for number in numbers)
-    key = f"{array.store_path.path}/c/{name}".lstrip("/")
-    return bool(zarr.core.sync.sync(array.store_path.store.exists(key)))
-
-
 def _widened(values: np.ndarray) -> np.ndarray:
     """Convert finite half precision to float32 exactly, in a sixth of the time of ``astype``.
 
@@ -135,35 +129,3 @@ def _widened(values: np.ndarray) -> np.ndarray:
     found = wide.view(np.float32)
     found *= np.float32(2.0**112)
     return found
-
-
-def _target(
-    path: str, shape: tuple[int, ...], chunks: tuple[int, int], key: str
-) -> tuple[zarr.Array, bool]:
-    """Return the array to write into, and whether it is new."""
-    try:
-        group = zarr.open_group(path, mode="r+", zarr_format=3)
-        if group.attrs.get("key") == key:
-            return open_array(group, "rows"), False
-        group.attrs["key"] = None  # killed while it is emptied, it must not pass for what it was
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        pass
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    array = group.create_array(
-        "rows",
-        shape=shape,
-        chunks=chunks,
-        shards=(chunks[0], -(-shape[1] // chunks[1]) * chunks[1]),
-        dtype="float32",
-        fill_value=float("nan"),  # which no band holds: a band of zeros is written as any other
-        compressors=(Crc32cCodec(),),
-        dimension_names=RESULTS["rows"].dims,
-        attributes={**RESULTS["rows"].attributes()},
-    )
-    group.attrs["key"] = key
-    return array, True
-
-
-def _write_band(target: zarr.Array, start: int, rows: np.ndarray) -> int:
-    target[start : start + len(rows)] = rows
-    return len(rows)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
 
 from emhet_dask.ensemble.layout import Layout
 from emhet_dask.ensemble.shards import DamagedShardError, LocalShards, gather_rows
@@ -32,6 +33,7 @@ __all__ = [
     "digest_arrays",
     "finish_store",
     "half_scale",
+    "has_chunk",
     "holds_store",
     "open_array",
     "open_group",
@@ -391,6 +393,13 @@ def read_array(group: zarr.Group, name: str) -> np.ndarray:
     """
     values = np.asarray(open_array(group, name)[...])
     return np.asarray(values.tolist(), dtype=str) if values.dtype.kind == "T" else values
+
+
+def has_chunk(array: zarr.Array, *numbers: int) -> bool:
+    """Tell whether a chunk (or shard) of an array was written."""
+    name = "/".join(str(number) for number in numbers)
+    key = f"{array.store_path.path}/c/{name}".lstrip("/")
+    return bool(sync(array.store_path.store.exists(key)))
 
 
 class CheckedArray:

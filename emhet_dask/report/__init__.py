@@ -4,61 +4,59 @@ Functions take NumPy arrays, pandas tables and xarray datasets that are already 
 a `matplotlib.figure.Figure`; `save` writes it.
 """
 
-from emhet_dask.report.chimerax import StateMap, write_chimerax
-from emhet_dask.report.counts import state_counts
-from emhet_dask.report.density import density_matrix, tile_sizes
-from emhet_dask.report.evidence import separation_evidence
-from emhet_dask.report.heatmap import similarity_heatmap
-from emhet_dask.report.html import Picture, Section, states_table, write_report
-from emhet_dask.report.members import member_sheet
-from emhet_dask.report.notebook import landscape_cells, write_notebook
-from emhet_dask.report.pairs import nearest_maps, pair_histogram
-from emhet_dask.report.palette import state_colour, state_colours
-from emhet_dask.report.quantities import Quantity, quantity
-from emhet_dask.report.scatter import pc_pairs, pc_scatter, state_scatter
-from emhet_dask.report.sheets import component_sheet, slice_sheet, state_sheet
-from emhet_dask.report.slices import mask_slices
-from emhet_dask.report.spectrum import scree
-from emhet_dask.report.style import save, to_png
-from emhet_dask.report.surface import surface_sheet, surface_views
-from emhet_dask.report.tree import dendrogram
-from emhet_dask.report.verdict import Remark, headline, verdict_warnings
+from __future__ import annotations
 
-__all__ = [
-    "Picture",
-    "Quantity",
-    "Remark",
-    "Section",
-    "StateMap",
-    "component_sheet",
-    "dendrogram",
-    "density_matrix",
-    "headline",
-    "landscape_cells",
-    "mask_slices",
-    "member_sheet",
-    "nearest_maps",
-    "pair_histogram",
-    "pc_pairs",
-    "pc_scatter",
-    "quantity",
-    "save",
-    "scree",
-    "separation_evidence",
-    "similarity_heatmap",
-    "slice_sheet",
-    "state_colour",
-    "state_colours",
-    "state_counts",
-    "state_scatter",
-    "state_sheet",
-    "states_table",
-    "surface_sheet",
-    "surface_views",
-    "tile_sizes",
-    "to_png",
-    "verdict_warnings",
-    "write_chimerax",
-    "write_notebook",
-    "write_report",
-]
+import importlib
+from typing import Any
+
+# Each figure brings its own libraries, which a command that does not draw it does without.
+_HOMES = {
+    "Picture": "html",
+    "Quantity": "quantities",
+    "Remark": "verdict",
+    "Section": "html",
+    "StateMap": "chimerax",
+    "component_sheet": "sheets",
+    "dendrogram": "tree",
+    "density_matrix": "density",
+    "headline": "verdict",
+    "landscape_cells": "notebook",
+    "mask_slices": "slices",
+    "member_sheet": "members",
+    "nearest_maps": "pairs",
+    "pair_histogram": "pairs",
+    "pc_pairs": "scatter",
+    "pc_scatter": "scatter",
+    "quantity": "quantities",
+    "save": "style",
+    "scree": "spectrum",
+    "separation_evidence": "evidence",
+    "similarity_heatmap": "heatmap",
+    "slice_sheet": "sheets",
+    "state_colour": "palette",
+    "state_colours": "palette",
+    "state_counts": "counts",
+    "state_scatter": "scatter",
+    "state_sheet": "sheets",
+    "states_table": "html",
+    "surface_sheet": "surface",
+    "surface_views": "surface",
+    "tile_sizes": "density",
+    "to_png": "style",
+    "verdict_warnings": "verdict",
+    "write_chimerax": "chimerax",
+    "write_notebook": "notebook",
+    "write_report": "html",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - the table is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

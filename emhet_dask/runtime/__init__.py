@@ -28,6 +28,7 @@ _HOMES = {
     "read_run": "record",
     "redact": "provenance",
     "resources": "clients",
+    "task_memory_bytes": "memory",
     "versions": "provenance",
     "worker_memory_bytes": "clients",
 }

@@ -10,10 +10,12 @@ from dask.utils import parse_bytes as dask_parse_bytes
 
 from emhet_dask.errors import InputError
 
-__all__ = ["Plan", "check_plan", "format_bytes", "parse_bytes"]
+__all__ = ["Plan", "check_plan", "format_bytes", "parse_bytes", "task_memory_bytes"]
 
 # Less cannot hold a Python process with NumPy and Dask in it, so it is a slip: "4" for "4GB".
 SMALLEST_LIMIT = 100 * 10**6
+# The randomised PCA holds its matrix up to half of it; an exact tree of 13,000 maps fits.
+DEFAULT_MEMORY_BYTES = 2 << 30
 
 
 def parse_bytes(text: str | int, *, option: str = "--memory-limit") -> int:
@@ -46,6 +48,19 @@ def parse_bytes(text: str | int, *, option: str = "--memory-limit") -> int:
             f"{option}: got {text!r}, {amount:,} bytes; expected at least 100MB, such as 4GB"
         )
     return amount
+
+
+def task_memory_bytes(limit: str | None) -> int:
+    """Return what methods may count on in one process: the limit given, or 2 GiB.
+
+    It decides how things are computed, so that it is never a matter of how many workers there are.
+
+    Parameters
+    ----------
+    limit : str or None
+        As in `parse_bytes`.
+    """
+    return DEFAULT_MEMORY_BYTES if limit is None else parse_bytes(limit)
 
 
 @dataclass(frozen=True)

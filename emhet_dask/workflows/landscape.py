@@ -15,7 +15,7 @@ from emhet_dask.errors import InputError, need
 from emhet_dask.options import command
 from emhet_dask.options.landscape import Landscape
 from emhet_dask.report.verdict import headline
-from emhet_dask.runtime import Progress, ResultsFolder, connect, parse_bytes
+from emhet_dask.runtime import Progress, ResultsFolder, connect, task_memory_bytes
 from emhet_dask.workflows.stages.clusters import clusters_stage
 from emhet_dask.workflows.stages.components import (
     ComponentOptions,
@@ -30,9 +30,6 @@ from emhet_dask.workflows.stages.selection import choose_volumes, open_source
 from emhet_dask.workflows.stages.states import TreeOptions, states_stage
 
 __all__ = ["Landscaped", "landscape"]
-
-# What a method may take where nobody says: the randomised PCA holds its matrix up to half of it.
-_DEFAULT_MEMORY_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def landscape(options: Landscape) -> Landscaped:
         job = Job(ensemble, results, client, progress)
         mask = mask_stage(job, masking)
         matrix_stage(job, mask["mask"].values)
-        pca = components_stage(job, used, memory_bytes=_memory(options))
+        pca = components_stage(job, used, memory_bytes=task_memory_bytes(options.memory_limit))
         trajectories_stage(job, pca, plot_dim=options.plot_dim)
         states = states_stage(job, pca, building, used)
         clusters = clusters_stage(
@@ -195,13 +192,6 @@ def _refuse_early(options: Landscape, count: int, earlier: Path | None) -> None:
         )
     if options.umap:
         need("umap", extra="umap", purpose="--umap")
-
-
-def _memory(options: Landscape) -> int:
-    """Return what one worker may take: never a matter of how many there are."""
-    if options.memory_limit is None:
-        return _DEFAULT_MEMORY_BYTES
-    return parse_bytes(options.memory_limit)
 
 
 def _mask_options(options: Landscape, earlier: Path | None) -> MaskOptions:

@@ -19,7 +19,7 @@ from emhet_dask.options import command
 from emhet_dask.options.similarity import Similarity
 from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import headline
-from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file, parse_bytes
+from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file, task_memory_bytes
 from emhet_dask.workflows.align import align_ensemble
 from emhet_dask.workflows.stages.foreign import read_map_on_box
 from emhet_dask.workflows.stages.job import Job
@@ -33,9 +33,6 @@ from emhet_dask.workflows.stages.selection import choose_volumes
 from emhet_dask.workflows.stages.source import MapFolder, find_source
 
 __all__ = ["Similar", "similarity"]
-
-# What one process may take where nobody says: an exact tree of 13,000 maps fits.
-_DEFAULT_MEMORY_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def similarity(options: Similarity) -> Similar:
     found = find_source(options.ensemble, names=options.names, box=options.box, apix=options.apix)
     _refuse_count(options, found)
     used = RowOptions(options.metric, options.resolution, options.fsc_threshold)
-    memory = parse_bytes(options.memory_limit) if options.memory_limit else _DEFAULT_MEMORY_BYTES
+    memory = task_memory_bytes(options.memory_limit)
     progress = Progress(quiet=options.quiet)
     with (
         ResultsFolder.open(
@@ -237,12 +234,9 @@ def _inputs(found: Ensemble | MapFolder, options: Similarity) -> dict[str, Any]:
         if isinstance(found, MapFolder)
         else {"ensemble": found.path, "fingerprint": found.fingerprint}
     )
-    return {**known, "align_to": _frame(options), "hand": options.hand}
-
-
-def _frame(options: Similarity) -> Any:
     to = options.align_to
-    return fingerprint_file(to) if to is not None and Path(to).is_file() else to
+    frame = fingerprint_file(to) if to is not None and Path(to).is_file() else to
+    return {**known, "align_to": frame, "hand": options.hand}
 
 
 def _named(source: Any) -> str:
@@ -273,7 +267,7 @@ def _aligned(job: Job, options: Similarity) -> tuple[Job, list[str]]:
 
     record = job.results.stage(
         "aligned",
-        parameters={"align_to": _frame(options), "hand": options.hand},
+        parameters={},  # the frame is part of the inputs
         after=job.made_by,
         build=build,
         resumable=True,

@@ -12,20 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
-from emhet_dask.analysis import cooccupancy
-from emhet_dask.analysis.cooccupancy import (
-    Association,
-    associations,
-    contingency_tiles,
-    count_occupied,
-    count_together,
-    kept_voxels,
-    occupancy,
-    pack,
-    phi_coefficient,
-    significant_edges,
-    task_bytes,
-)
+from emhet_dask.analysis import association, cooccupancy
+from emhet_dask.analysis.association import Association, phi_coefficient, significant_edges
+from emhet_dask.analysis.binarised import count_occupied, kept_voxels, occupancy, pack
+from emhet_dask.analysis.contingency import contingency_tiles, count_together
+from emhet_dask.analysis.cooccupancy import associations, task_bytes
 from emhet_dask.analysis.hypergeometric import log_p_values
 from emhet_dask.errors import InputError
 
@@ -157,7 +148,7 @@ def test_strongest_edges_however_they_are_cut(side, rows, n_neighbours, seed, fe
     occupied = simulated(90, 60, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         if few_tables:
-            patch.setattr(cooccupancy, "_MOST_MARGINS", 0)
+            patch.setattr(association, "MOST_MARGINS", 0)
         found = associations(
             da.from_array(occupied, chunks=(rows, 13)), side=side, n_neighbours=n_neighbours
         )

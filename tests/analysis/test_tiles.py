@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emhet_dask.analysis.tiles import mean_distances, mean_products
+from emhet_dask.analysis.tiles import mean_distances, mean_products, mean_values
 
 
 def pairs_one_by_one(rows, tiles, value):
@@ -41,6 +41,8 @@ def test_any_chunking_gives_the_means_over_all_pairs(n, chunk, tiles, seed):
         products, pairs_one_by_one(rows.astype(float), tile, np.dot), rtol=1e-6, atol=1e-6
     )
     assert np.isnan(products[empty]).all()
+    known = mean_values(rows.astype(float) @ rows.T, tile)
+    np.testing.assert_allclose(known, products, rtol=1e-5, atol=1e-5)
     squares = pairs_one_by_one(rows.astype(float), tile, lambda a, b: np.sum((a - b) ** 2))
     np.testing.assert_allclose(mean_distances(lazy, tile), np.sqrt(squares), rtol=1e-5, atol=1e-5)
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
 from emhet_dask.analysis.intensity import volume_threshold
-from emhet_dask.analysis.tiles import mean_distances, mean_products
+from emhet_dask.analysis.tiles import mean_distances, mean_products, mean_values
+from emhet_dask.ensemble.reading import stream
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.report.chimerax import StateMap, write_chimerax
 from emhet_dask.report.density import density_matrix, tile_sizes
@@ -245,7 +247,8 @@ def _of_clusters(
     def members(number: int) -> Figure:
         inside = np.flatnonzero(found.clusters.labels == number)
         most = int(np.clip(_MEMBER_BYTES // (4 * job.ensemble.box**3), 3, _MOST_MEMBERS))
-        shown = job.client.compute(job.ensemble.volumes[inside[:most]]).result()
+        read = dask.delayed(list, pure=False)(stream(job.ensemble, inside[:most]))
+        shown = job.client.compute(read).result()
         return member_sheet(
             shown,
             names=job.ensemble.names[inside].tolist(),
@@ -276,18 +279,9 @@ def _density(job: Job, found: Compared) -> Figure:
             means = mean_products(found.rows.prepared, tile, compute=compute)
             means /= found.rows.shells.n_shells if metric == "fsc-mean" else 1
         else:
-            means = _tiles_of_matrix(found.pairs.matrix(), order, sizes)
+            means = mean_values(found.pairs.matrix(), tile)
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return density_matrix(means, sizes=sizes, states=labels[order][first], quantity=found.quantity)
-
-
-def _tiles_of_matrix(values: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    np.fill_diagonal(values, 0.0)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    sums = np.add.reduceat(values[order], first, axis=0, dtype=np.float64)
-    sums = np.add.reduceat(sums[:, order], first, axis=1)
-    pairs = np.outer(sizes, sizes) - np.diag(sizes)
-    return np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
 
 
 def _in_order(tree: PairTree, labels: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def compare_with(job: Job, rows: Rows, reference: ForeignMap) -> pd.DataFrame:
             "value": values,
         }
     )
-    return table.sort_values("value", ascending=not rows.kernel.largest_first, kind="stable")
+    return table.sort_values("value", ascending=not rows.options.larger_is_closer, kind="stable")
 
 
 def _against(job: Job, rows: Rows, reference: ForeignMap) -> Any:

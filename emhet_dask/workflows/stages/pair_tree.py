@@ -20,7 +20,8 @@ from emhet_dask.analysis.clustering import (
 )
 from emhet_dask.analysis.distances import euclidean_distances
 from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca
-from emhet_dask.analysis.states import StateChoice, choose_states
+from emhet_dask.analysis.similarity import tree_distances
+from emhet_dask.analysis.states import StateChoice, best_cut, choose_states
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.job import Job
@@ -122,7 +123,7 @@ def pair_tree_stage(
         choice = _choose(job, rows, members, options, memory_bytes=memory_bytes)
         if exact:
             distances = tree_distances(
-                pairs.condensed(), metric=rows.options.metric, **_of(options)
+                pairs.condensed(), metric=rows.options.metric, linkage=options.linkage
             )
             tree = _tree(distances, len(members), options)
             told: dict[str, Any] = {"cophenetic_correlation": _cophenetic(tree, distances)}
@@ -153,34 +154,6 @@ def pair_tree_stage(
     dataset = load_group(job.group("tree"))
     tree = Tree(dataset["linkage"].values, dataset["leaf"].values.astype(np.intp), options.linkage)
     return PairTree(tree, members, dataset, json.loads(json.dumps(dict(record.summary))))
-
-
-def tree_distances(values: np.ndarray, *, metric: str, linkage: str) -> np.ndarray:
-    """Turn values of pairs into the distances that a tree is built on, in place.
-
-    Parameters
-    ----------
-    values : ndarray of float64 (pair,)
-    metric : str
-    linkage : str
-        Ward's needs a Euclidean distance: √(2 (1 − r)) between rows of unit length.
-
-    Returns
-    -------
-    ndarray (pair,)
-        1 − value for correlations, the value itself for distances.
-    """
-    if metric in {"correlation", "fsc-mean"}:
-        np.subtract(1.0, values, out=values)
-        np.maximum(values, 0.0, out=values)
-        if linkage == "ward":
-            values *= 2.0
-            np.sqrt(values, out=values)
-    return values
-
-
-def _of(options: PairTreeOptions) -> dict[str, str]:
-    return {"linkage": options.linkage}
 
 
 def _choose(
@@ -215,26 +188,24 @@ def _verdict(choice: StateChoice, tree: Tree) -> dict[str, Any]:
     The tree is cut where it agrees best with the groups; where it cuts the maps otherwise, its
     clusters are not the states that were found.
     """
-    groups = choice.labels
-    near = range(1, min(2 * choice.n_clusters + 5, tree.n_leaves) + 1)
-    agreement = {k: float(adjusted_rand_index(groups, tree.cut(k))) for k in near}
-    # Of cuts that agree as well, the one into as many clusters.
-    best = max(near, key=lambda k: (round(agreement[k], 6), -abs(k - choice.n_clusters)))
+    groups, everything = choice.labels, np.ones(len(choice.labels), dtype=bool)
     separate, reason = bool(choice.separate_states), choice.reason
-    if separate and agreement[best] < _SAME_GROUPS:
+    n_clusters = min(choice.n_clusters, tree.n_leaves)
+    if separate:
+        n_clusters = best_cut(tree, groups, everything)
+    agreement = float(adjusted_rand_index(groups, tree.cut(n_clusters)))
+    if separate and agreement < _SAME_GROUPS:
         separate = False
         reason = (
             f"Principal components show {choice.n_clusters} separate states, but this tree divides "
-            f"the maps otherwise (adjusted Rand index {agreement[best]:.2f}); for the states use "
+            f"the maps otherwise (adjusted Rand index {agreement:.2f}); for the states use "
             "--metric correlation or emhet landscape."
         )
-    elif not separate:
-        best = min(choice.n_clusters, tree.n_leaves)
     return {
-        "n_clusters": int(best),
+        "n_clusters": int(n_clusters),
         "separate_states": separate,
         "reason": reason,
-        "agreement_with_components": round(agreement[best], 4),
+        "agreement_with_components": round(agreement, 4),
     }
 
 

@@ -49,6 +49,11 @@ class RowOptions:
         """Tell whether values follow from one inner product of rows, as distances in space do."""
         return self.metric != "fsc-resolution"
 
+    @property
+    def larger_is_closer(self) -> bool:
+        """Tell whether values are similarities, not distances."""
+        return self.metric in {"correlation", "fsc-mean"}
+
     def recorded(self) -> dict[str, Any]:
         """Return what decides the values of pairs, beside the rows."""
         threshold = {} if self.is_inner_product else {"fsc_threshold": self.fsc_threshold}
