@@ -11,21 +11,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from emhet_dask.analysis.alignment import (
-    FINEST_SHELLS,
-    REASONS,
-    Fitter,
-    Reference,
-    make_reference,
-)
+from emhet_dask.analysis.alignment import Fitter, Reference
 from emhet_dask.analysis.intensity import measure
 from emhet_dask.analysis.rigid import move
-from emhet_dask.analysis.typical import most_typical, shell_profile
 from emhet_dask.ensemble import Ensemble
 from emhet_dask.ensemble.layout import Layout, plan_layout
 from emhet_dask.ensemble.reading import StoredVolumes, stream
@@ -34,8 +27,6 @@ from emhet_dask.ensemble.store import (
     RECORD_COLUMNS,
     create_store,
     finish_store,
-    half_scale,
-    holds_store,
     open_array,
     open_group,
     read_records,
@@ -47,12 +38,14 @@ from emhet_dask.options import command
 from emhet_dask.options.align import Align
 from emhet_dask.runtime import Progress, connect, digest, versions
 from emhet_dask.variables import ENSEMBLE
-from emhet_dask.workflows.stages.foreign import read_map_on_box
+from emhet_dask.workflows.stages.frame import Frame, best_frame, find_frame, frame_of_volume
+from emhet_dask.workflows.stages.making import HowFar, how_far, to_stored
 from emhet_dask.workflows.stages.selection import open_source
 from emhet_dask.workflows.stages.transforms import (
     FIT_COLUMNS,
     FITS,
     TRANSFORMS,
+    create_fits,
     row_of,
     transforms_table,
     write_transforms,
@@ -65,8 +58,6 @@ __all__ = ["Aligned", "align", "align_ensemble"]
 
 # A fit takes a second: also small stores are cut so that many workers have something to do.
 _LEAST_SHARDS = 64
-_PROFILES_AT_MOST = 1024
-_PROFILES_PER_TASK = 16
 # Made by reading, or counted anew for the moved volumes.
 _OWN_ARRAYS = {
     "volumes",
@@ -151,7 +142,7 @@ def align(options: Align) -> Aligned:
     """
     ensemble = open_source(options.ensemble)
     plan = _plan(ensemble, options)
-    if plan.is_complete():
+    if plan.how_far == "complete":
         return plan.report(written=0)
     progress = Progress(quiet=options.quiet)
     with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
@@ -198,14 +189,14 @@ def align_ensemble(
         overwrite=overwrite,
     )
     plan = _plan(ensemble, options)
-    return plan.report(written=0) if plan.is_complete() else plan.run(client, progress)
+    return plan.report(written=0) if plan.how_far == "complete" else plan.run(client, progress)
 
 
 @dataclass(frozen=True)
 class _Plan:
     """All that is decided before anything is written.
 
-    `reference` is None for ``best``, which takes the workers to find.
+    `frame` is None for ``best``, which takes the workers to find.
     """
 
     ensemble: Ensemble
@@ -213,24 +204,8 @@ class _Plan:
     path: str
     layout: Layout
     key: str
-    reference: Reference | None
-    reference_name: str
-
-    def is_complete(self) -> bool:
-        """Tell whether an earlier call has done all of it; refuse what is in its way."""
-        if not holds_store(self.path):
-            return False
-        attributes = dict(open_group(self.path).attrs)
-        if attributes.get("schema") != "emhet_dask.ensemble":
-            raise InputError(f"{self.path}: exists and is not an ensemble store; choose another -o")
-        if self.options.overwrite:
-            return False
-        if attributes.get("ingest_key") != self.key:
-            raise InputError(
-                f"{self.path}: made from another ensemble, reference or options; --overwrite "
-                "replaces it"
-            )
-        return bool(attributes.get("complete"))
+    frame: Frame | None
+    how_far: HowFar
 
     def run(self, client: Client, progress: Progress) -> Aligned:
         """Fit, move and write what is not written yet."""
@@ -250,35 +225,33 @@ class _Plan:
 
     def _prepare(self, client: Client, progress: Progress) -> Reference:
         """Make the store, or find it as an interrupted call left it; return the reference."""
-        if holds_store(self.path) and not self.options.overwrite:
+        if self.how_far == "begun":
             group = open_group(self.path)
-            if group.attrs.get("prepared") and FITS in group:
+            if FITS in group:
                 sweep_store(self.path)
-                if self.reference is not None:
-                    return self.reference
-                return self._of_volume(int(group.attrs["reference_volume"]))  # type: ignore[arg-type]
-        volume, reference = None, self.reference
-        if reference is None:
-            volume = _best(self.ensemble, client, progress)
-            reference = self._of_volume(volume)
-        self._create(volume)
-        return reference
+                frame = self.frame or frame_of_volume(
+                    self.ensemble,
+                    int(group.attrs["reference_volume"]),  # type: ignore[arg-type]
+                    to=self.options.to,
+                    resolution=self.options.resolution,
+                )
+                return frame.reference
+        frame = self.frame or best_frame(
+            self.ensemble,
+            resolution=self.options.resolution,
+            client=client,
+            progress=progress,
+        )
+        self._create(frame)
+        return frame.reference
 
-    def _of_volume(self, volume: int) -> Reference:
-        return _reference_of(self.ensemble, volume, self.options)
-
-    def _create(self, volume: int | None) -> None:
+    def _create(self, frame: Frame) -> None:
         ensemble = self.ensemble
-        name = self.reference_name
-        if volume is not None:
-            name = f"volume {volume} ({ensemble.names[volume]}), the most typical"
         carried = {
             key: value
             for key, value in ensemble.dataset.attrs.items()
             if key not in _OWN_ATTRIBUTES
         }
-        if "://" not in self.path:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         create_store(
             self.path,
             self.layout,
@@ -290,8 +263,8 @@ class _Plan:
             attributes={
                 **carried,
                 "ingest_key": self.key,
-                "aligned_to": name,
-                **({} if volume is None else {"reference_volume": volume}),
+                "aligned_to": frame.name,
+                **({"reference_volume": frame.known_by["volume"]} if self.frame is None else {}),
                 "made_by": {
                     "command": "emhet align",
                     "options": self.options.parameters("to", "hand", "resolution"),
@@ -301,21 +274,7 @@ class _Plan:
                 },
             },
         )
-        group = open_group(self.path, mode="r+")
-        group.create_array(
-            FITS,
-            shape=(self.layout.n_volumes, len(FIT_COLUMNS)),
-            chunks=(self.layout.volumes_per_shard, len(FIT_COLUMNS)),
-            dtype="float64",
-            fill_value=float("nan"),
-            dimension_names=("volume", "alignment_column"),
-            attributes={
-                "long_name": "motion onto the reference, p' = R p + t, and how good the fit is",
-                "columns": list(FIT_COLUMNS),
-                "reasons": list(REASONS),
-            },
-            overwrite=True,
-        )
+        create_fits(self.path, self.layout)
 
     def _unfinished(self, reference: Reference) -> Iterator[_ShardTask]:
         finished = ~np.isnan(read_records(self.path)[:, 0])
@@ -346,102 +305,32 @@ def _plan(ensemble: Ensemble, options: Align) -> _Plan:
         raise InputError(f"-o {options.output}: is the ensemble that is read; choose another -o")
     if not ensemble.dataset["usable"].values.any():
         raise InputError(f"{ensemble.path}: no volume in it is usable")
-    reference, name, known_by = _find_reference(ensemble, options)
+    frame = find_frame(ensemble, to=options.to, resolution=options.resolution)
     stored = open_array(open_group(ensemble.path), "volumes")
     layout = plan_layout(ensemble.n_volumes, ensemble.box, str(stored.dtype))
     chunks = -(-layout.n_volumes // layout.volumes_per_chunk)
     finely = layout.volumes_per_chunk * -(-chunks // _LEAST_SHARDS)
+    key = digest(
+        {
+            "ensemble": ensemble.fingerprint,
+            "reference": {"volume": "best"} if frame is None else frame.known_by,
+            **options.parameters("hand", "resolution"),
+        }
+    )
     return _Plan(
         ensemble=ensemble,
         options=options,
         path=options.output,
         layout=replace(layout, volumes_per_shard=min(layout.volumes_per_shard, finely)),
-        key=digest(
-            {
-                "ensemble": ensemble.fingerprint,
-                "reference": known_by,
-                **options.parameters("hand", "resolution"),
-            }
+        key=key,
+        frame=frame,
+        how_far=how_far(
+            options.output,
+            key=key,
+            overwrite=options.overwrite,
+            made_from="another ensemble, reference or options",
         ),
-        reference=reference,
-        reference_name=name,
     )
-
-
-def _find_reference(
-    ensemble: Ensemble, options: Align
-) -> tuple[Reference | None, str, dict[str, Any]]:
-    """Return the reference, what to call it, and what it is known by."""
-    to = options.to
-    if to == "best":
-        return None, to, {"volume": to}
-    usable = np.asarray(ensemble.dataset["usable"].values)
-    if to == "first" or to.isdecimal():
-        volume = int(np.argmax(usable)) if to == "first" else int(to)
-        if not volume < ensemble.n_volumes:
-            raise InputError(
-                f"--to {to}: no such volume in {ensemble.path}; it has 0 to "
-                f"{ensemble.n_volumes - 1}"
-            )
-        if not usable[volume]:
-            raise InputError(f"--to {to}: the volume is not usable; name another")
-        name = f"volume {volume} ({ensemble.names[volume]})"
-        return _reference_of(ensemble, volume, options), name, {"volume": volume}
-    density, resolution = _read_reference(ensemble, options)
-    known_by = {"crc32c": crc32c(density), "resolution": resolution}
-    return _reference(ensemble, density, resolution, what=to), to, known_by
-
-
-def _read_reference(ensemble: Ensemble, options: Align) -> tuple[np.ndarray, float | None]:
-    """Read the map that ``--to`` names; return it on the ensemble's box, and the resolution."""
-    if not Path(options.to).is_file():
-        raise InputError(
-            f"--to {options.to}: no such file; expected first, best, the number of a volume, or an "
-            "MRC file"
-        )
-    found = read_map_on_box(options.to, ensemble, option="--to")
-    resolution = options.resolution
-    if found.side < ensemble.box:
-        # What it does not hold cannot be compared.
-        extent = ensemble.box * ensemble.voxel_size_angstrom
-        nyquist = extent / max((found.side - 1) // 2, 1)
-        resolution = max(nyquist, extent / FINEST_SHELLS if resolution is None else resolution)
-    return found.density, resolution
-
-
-def _reference(
-    ensemble: Ensemble, density: np.ndarray, resolution: float | None, *, what: str
-) -> Reference:
-    try:
-        return make_reference(
-            density,
-            voxel_size_angstrom=ensemble.voxel_size_angstrom,
-            resolution_angstrom=resolution,
-        )
-    except InputError as error:
-        raise InputError(f"--to {what}: {error}") from error
-
-
-def _reference_of(ensemble: Ensemble, volume: int, options: Align) -> Reference:
-    (density,) = stream(ensemble, np.asarray([volume]))
-    return _reference(ensemble, density, options.resolution, what=options.to)
-
-
-def _best(ensemble: Ensemble, client: Client, progress: Progress) -> int:
-    """Return the most typical volume, of at most some thousand spread over the ensemble."""
-    rows = np.flatnonzero(ensemble.dataset["usable"].values)
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _PROFILES_AT_MOST)).astype(int)]
-    parts = [
-        stream(ensemble, rows[start : start + _PROFILES_PER_TASK])
-        for start in range(0, len(rows), _PROFILES_PER_TASK)
-    ]
-    profiles = np.concatenate(list(progress.map(client, _profiles, parts, label="find the best")))
-    weights = None if ensemble.weights is None else ensemble.weights[rows]
-    return int(rows[most_typical(profiles, weights=weights)])
-
-
-def _profiles(volumes: StoredVolumes) -> np.ndarray:
-    return np.stack([shell_profile(volume) for volume in volumes])
 
 
 @dataclass(frozen=True)
@@ -484,12 +373,9 @@ class _ShardTask:
                 raise InputError(f"{self.names[row]}: {error}") from error
             density = move(volume, fit.motion)
             fits[row] = row_of(fit)
-            measured = {**measure(density), "scale": 1.0, "usable": 1.0}
-            measured["source_crc32c"] = float(crc32c(density))
-            if self.dtype == "float16":
-                measured["scale"] = half_scale(measured["minimum"], measured["maximum"])
-                density = density / np.float32(measured["scale"])
-            record[row] = [measured.get(name, 0.0) for name in RECORD_COLUMNS]
+            density, record[row] = to_stored(
+                density, measure(density), dtype=self.dtype, source_crc32c=crc32c(density)
+            )
             yield density
 
 

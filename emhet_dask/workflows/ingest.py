@@ -19,8 +19,6 @@ from emhet_dask.ensemble.store import (
     create_store,
     digest_arrays,
     finish_store,
-    half_scale,
-    holds_store,
     open_array,
     open_group,
     read_array,
@@ -36,10 +34,13 @@ from emhet_dask.options import command
 from emhet_dask.options.ingest import Ingest
 from emhet_dask.runtime import Progress, connect, digest, versions
 from emhet_dask.workflows.particles import find_particles
+from emhet_dask.workflows.stages.making import HowFar, how_far, to_stored
 
 __all__ = ["Ingested", "ingest"]
 
 _UNPACKED_BYTES = 256 << 20
+# How a source is known not to have changed: the last of RECORD_COLUMNS.
+_STAMPS = ("source_size", "source_mtime_ns")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def ingest(options: Ingest) -> Ingested:
         do not fit the volumes, or the store at `output` was made of other sources or settings.
     """
     plan = _plan(options)
-    fresh = _prepare(plan, overwrite=options.overwrite)
-    if not fresh and open_group(plan.path).attrs.get("complete"):
+    if _prepare(plan, overwrite=options.overwrite) == "complete":
         return plan.report(written=0, skipped=_faulty(plan))
     tasks = _unfinished(plan)
     progress = Progress(quiet=options.quiet)
@@ -193,41 +193,26 @@ def _known(
     return known, attributes
 
 
-def _prepare(plan: _Plan, *, overwrite: bool) -> bool:
-    """Make the store, or find it as an interrupted ingest left it; tell whether it is new."""
-    there = holds_store(plan.path)  # also refuses what is no store, before anything is replaced
-    if not there:
-        _create(plan)
-        return True
-    attributes = dict(open_group(plan.path).attrs)
-    if attributes.get("schema") != "emhet_dask.ensemble":
-        raise InputError(f"{plan.path}: exists and is not an ensemble store; choose another -o")
-    if overwrite:
-        _create(plan)
-        return True
-    if attributes.get("ingest_key") != plan.key:
-        raise InputError(
-            f"{plan.path}: made from other files, tables or options; --overwrite replaces it"
+def _prepare(plan: _Plan, *, overwrite: bool) -> HowFar:
+    """Make the store, or find it as an earlier ingest left it; tell how far that came."""
+    found = how_far(
+        plan.path,
+        key=plan.key,
+        overwrite=overwrite,
+        made_from="other files, tables or options",
+    )
+    if found == "nowhere":
+        create_store(
+            plan.path,
+            plan.layout,
+            known=plan.known,
+            attributes={**plan.attributes, "ingest_key": plan.key},
         )
-    if not attributes.get("prepared"):
-        _create(plan)
-        return True
-    if attributes.get("complete"):
+    elif found == "complete":
         _refuse_changed_sources(plan)
     else:
         sweep_store(plan.path)
-    return False
-
-
-def _create(plan: _Plan) -> None:
-    if "://" not in plan.path:
-        Path(plan.path).parent.mkdir(parents=True, exist_ok=True)
-    create_store(
-        plan.path,
-        plan.layout,
-        known=plan.known,
-        attributes={**plan.attributes, "ingest_key": plan.key},
-    )
+    return found
 
 
 def _stamps(sources: Sequence[VolumeSource]) -> np.ndarray:
@@ -242,10 +227,7 @@ def _stamps(sources: Sequence[VolumeSource]) -> np.ndarray:
 
 def _refuse_changed_sources(plan: _Plan) -> None:
     group = open_group(plan.path)
-    stored = np.stack(
-        [np.asarray(open_array(group, name)[...]) for name in ("source_size", "source_mtime_ns")],
-        axis=1,
-    )
+    stored = np.stack([np.asarray(open_array(group, name)[...]) for name in _STAMPS], axis=1)
     changed = np.flatnonzero((stored.astype(np.float64) != _stamps(plan.sources)).any(axis=1))
     if len(changed):
         first = plan.sources[changed[0]].header.path
@@ -270,10 +252,7 @@ def _unfinished(plan: _Plan) -> list[_ShardTask]:
     """Return a task for each shard without a record, or whose sources changed since."""
     records = read_records(plan.path)
     stamps = _stamps(plan.sources)
-    recorded = records[
-        :, [RECORD_COLUMNS.index(name) for name in ("source_size", "source_mtime_ns")]
-    ]
-    finished = ~np.isnan(records[:, 0]) & (recorded == stamps).all(axis=1)
+    finished = ~np.isnan(records[:, 0]) & (records[:, -len(_STAMPS) :] == stamps).all(axis=1)
     return [
         _ShardTask(
             path=plan.path if "://" in plan.path else str(Path(plan.path).resolve()),
@@ -306,7 +285,7 @@ class _ShardTask:
     def run(self) -> list[str]:
         """Read, crop, measure and write the volumes; return what is wrong with which."""
         record = np.zeros((len(self.sources), len(RECORD_COLUMNS)))
-        record[:, -2:] = self.stamps
+        record[:, -len(_STAMPS) :] = self.stamps
         problems: list[str] = []
         write_shard(
             self.path,
@@ -324,18 +303,16 @@ class _ShardTask:
             try:
                 density = read(row)
                 volume = crop_box(density, layout.box)
-                measured = {**measure(volume), "scale": 1.0, "usable": 1.0}
+                measured = measure(volume)
                 _refuse_nonsense(source, measured)
             except InputError as error:
                 problems.append(str(error))
                 yield np.zeros(layout.shape[1:], dtype=layout.dtype)
                 continue
-            if layout.dtype == "float16":
-                measured["scale"] = half_scale(measured["minimum"], measured["maximum"])
-                volume = volume / np.float32(measured["scale"])
-            measured["source_crc32c"] = float(crc32c(density))
-            kept = [measured.get(name, 0.0) for name in RECORD_COLUMNS[:-2]]
-            record[row, :-2] = kept
+            volume, known = to_stored(
+                volume, measured, dtype=layout.dtype, source_crc32c=crc32c(density)
+            )
+            record[row, : -len(_STAMPS)] = known[: -len(_STAMPS)]
             yield volume
 
 

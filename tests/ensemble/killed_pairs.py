@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path.append(str(Path(__file__).parents[1]))
 
 import dask
 import numpy as np
 import zarr
+from killing import in_child, killed_before_change
 
 from emhet_dask.analysis.similarity import pair_kernel
 from emhet_dask.ensemble.pairs import PairsLayout, finish_pairs, write_pairs
@@ -55,38 +55,6 @@ def prepare(folder: Path) -> None:
     compare(folder, folder / "earlier", key="of something else")
 
 
-def die_before_change(number: int, out: Path) -> None:
-    """Kill this process, as SIGKILL would, before its so many-th change under the folder."""
-    seen = 0
-    inside = os.fspath(out)
-
-    def hook(event: str, args: tuple) -> None:
-        nonlocal seen
-        if event == "open":
-            changes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        else:
-            changes = event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
-        if not changes or inside not in str(args[0]):
-            return
-        if seen == number:
-            os._exit(9)
-        seen += 1
-
-    sys.addaudithook(hook)
-
-
-def in_child(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            traceback.print_exception(error)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def files(out: Path) -> dict[str, bytes]:
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
@@ -103,14 +71,8 @@ def survive(folder: Path, earlier: Path | None) -> int:
         shutil.rmtree(out, ignore_errors=True)
         if earlier is not None:
             shutil.copytree(earlier, out)
-
-        def disturbed(number: int = killed * STRIDE) -> None:
-            die_before_change(number, out)
-            compare(folder, out)
-
-        status = in_child(disturbed)
-        assert status in {0, 9}, status
-        if status == 9:
+        status = killed_before_change(killed * STRIDE, out, lambda: compare(folder, out))
+        if status != 0:
             assert in_child(lambda: compare(folder, out)) == 0, killed
         left = {name for name, data in files(out).items() if data != expected.get(name)}
         assert not left, (killed, left)

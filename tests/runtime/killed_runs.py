@@ -10,9 +10,11 @@ import json
 import os
 import shutil
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from killing import in_child, killed_before_change
 
 from emhet_dask.runtime import lock
 from emhet_dask.runtime.record import read_run
@@ -100,38 +102,6 @@ def check_record(out: Path) -> dict[str, str]:
     return {name: record.key for name, record in stages.items()}
 
 
-def die_before_event(number: int, out: Path) -> None:
-    """Kill this process, as SIGKILL would, before its so many-th change under the folder."""
-    seen = 0
-    inside = os.fspath(out)
-
-    def hook(event: str, args: tuple) -> None:
-        nonlocal seen
-        if event == "open":
-            changes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        else:
-            changes = event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
-        if not changes or inside not in str(args[0]):
-            return
-        if seen == number:
-            os._exit(9)
-        seen += 1
-
-    sys.addaudithook(hook)
-
-
-def in_child(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            traceback.print_exception(error)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def fresh(out: Path, before: Path | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
     if before is not None:
@@ -155,15 +125,8 @@ def main(folder: Path, scenario: str, stride: int) -> None:
     killed = 0
     while True:
         fresh(out, before)
-
-        def disturbed(number: int = killed * stride) -> None:
-            die_before_event(number, out)
-            command(out, **now)
-
-        status = in_child(disturbed)
-        if status == 0:
+        if not killed_before_change(killed * stride, out, lambda: command(out, **now)):
             break
-        assert status == 9, status
         recorded = check_record(out)
         assert in_child(lambda: log.write_text(json.dumps(command(out, **now)))) == 0
         finished = {name for name, key in recorded.items() if key == expected_keys[name]}

@@ -1,11 +1,6 @@
 """emhet align: maps of other frames come into one, with what is known of them; a kill costs only
 the shards under way; bad input is one message."""
 
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -292,51 +287,19 @@ def test_the_input_and_what_is_no_ensemble_are_never_overwritten(align, store, t
         align(tmp_path / "a.zarr", source=from_array(volumes, voxel_size_angstrom=APIX))
 
 
-KILLED_ALIGN = """
-import sys, time
-import emhet_dask
-from emhet_dask.ensemble import layout
-from emhet_dask.workflows import align as workflow
-
-layout._CHUNK_BYTES = 1 << 14
-written = workflow.write_shard
-
-def slowly(*arguments):
-    time.sleep(float(sys.argv[3]))
-    written(*arguments)
-    print("shard", flush=True)
-
-workflow.write_shard = slowly
-emhet_dask.align(sys.argv[1], to=sys.argv[4], output=sys.argv[2], quiet=True)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("after", "to"), [(0, "first"), (2, "best")])
-def test_a_killed_alignment_continues_and_redoes_nothing(tmp_path, client, store, after, to):
+def test_a_killed_alignment_continues_and_redoes_nothing(
+    tmp_path, client, store, shard_by_shard, after, to
+):
     killed = tmp_path / "a.zarr"
-
-    def run(delay):
-        return subprocess.Popen(
-            [sys.executable, "-c", KILLED_ALIGN, store, str(killed), str(delay), to],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    process = run(0.2)
-    for _ in range(after):
-        process.stdout.readline()
-    while not (killed / "zarr.json").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    alignment = shard_by_shard("align", store, killed, to=to)
+    alignment.kill(after=after)
     with pytest.raises(InputError, match="not finished; run the same emhet align again"):
         open_ensemble(str(killed))
     records = killed / "ingest_record" / "c"
     finished = [path for path in records.rglob("*") if path.is_file()]
-    again = run(0)
-    assert again.communicate()[0].count("shard") == COUNT - len(finished)
-    assert again.returncode == 0
+    assert alignment.finish() == COUNT - len(finished)
     assert len(finished) >= after
     assert not list(killed.rglob("*.partial"))
     whole = emhet_dask.align(

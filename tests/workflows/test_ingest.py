@@ -3,10 +3,6 @@ message and changes nothing."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,49 +326,15 @@ def snapshot(folder):
     }
 
 
-KILLED_INGEST = """
-import sys, time
-import emhet_dask
-from emhet_dask.ensemble import layout
-from emhet_dask.workflows import ingest as workflow
-
-layout._SMALLEST_SHARD_BYTES = 1 << 16
-layout._CHUNK_BYTES = 1 << 14
-written = workflow.write_shard
-
-def slowly(*arguments):
-    time.sleep(float(sys.argv[3]))
-    written(*arguments)
-    print("shard", flush=True)
-
-workflow.write_shard = slowly
-emhet_dask.ingest([sys.argv[1]], output=sys.argv[2], quiet=True)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 4])
-def test_a_killed_ingest_continues_and_redoes_nothing(tmp_path, after):
+def test_a_killed_ingest_continues_and_redoes_nothing(tmp_path, shard_by_shard, after):
     rng = np.random.default_rng(1)
     maps = write_maps(tmp_path / "maps", rng.standard_normal((40, 16, 16, 16), dtype=np.float32))
     whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
-
-    def run(output, delay):
-        return subprocess.Popen(
-            [sys.executable, "-c", KILLED_INGEST, str(maps), str(output), str(delay)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    assert run(whole, 0).communicate()[0].count("shard") == 10
-    process = run(killed, 0.2)
-    for _ in range(after):
-        process.stdout.readline()
-    if not after:
-        while not (killed / "zarr.json").exists():
-            time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    assert shard_by_shard("ingest", [str(maps)], whole).finish() == 10
+    ingest = shard_by_shard("ingest", [str(maps)], killed)
+    ingest.kill(after=after)
     (killed / "volumes" / "leftover.abc.partial").parent.mkdir(parents=True, exist_ok=True)
     (killed / "volumes" / "leftover.abc.partial").write_bytes(b"half a shard")
     finished = {
@@ -385,11 +347,8 @@ def test_a_killed_ingest_continues_and_redoes_nothing(tmp_path, after):
         for path in (killed / "volumes" / "c").rglob("*")
         if path.is_file() and killed / "ingest_record" / "c" / path.parts[-4] / "0" in finished
     }
-    again = run(killed, 0)
-    output = again.communicate()[0]
-    assert again.returncode == 0
     assert len(shards) >= after - 1
-    assert output.count("shard") == 10 - len(finished)
+    assert ingest.finish() == 10 - len(finished)
     for path, changed in shards.items():
         assert path.stat().st_mtime_ns == changed, f"{path} was written again"
     assert not list(killed.rglob("*.partial"))

@@ -15,8 +15,18 @@ from emhet_dask.analysis.alignment import REASONS, Fit
 from emhet_dask.analysis.rigid import Motion
 from emhet_dask.analysis.rotations import relion_angles
 from emhet_dask.ensemble import Ensemble
+from emhet_dask.ensemble.layout import Layout
+from emhet_dask.ensemble.store import open_group
 
-__all__ = ["FITS", "FIT_COLUMNS", "TRANSFORMS", "row_of", "transforms_table", "write_transforms"]
+__all__ = [
+    "FITS",
+    "FIT_COLUMNS",
+    "TRANSFORMS",
+    "create_fits",
+    "row_of",
+    "transforms_table",
+    "write_transforms",
+]
 
 TRANSFORMS = "transforms.csv"
 # Array of a store of aligned volumes, with a row for each.
@@ -28,6 +38,24 @@ FIT_COLUMNS = (
     *("mirrored", "correlation", "rival_correlation", "margin", "hand_margin", "reason"),
 )
 _NOT_USABLE = "the volume is not usable"
+
+
+def create_fits(path: str, layout: Layout) -> None:
+    """Make the array of a store that fits are written to, a row for each volume."""
+    open_group(path, mode="r+").create_array(
+        FITS,
+        shape=(layout.n_volumes, len(FIT_COLUMNS)),
+        chunks=(layout.volumes_per_shard, len(FIT_COLUMNS)),
+        dtype="float64",
+        fill_value=float("nan"),
+        dimension_names=("volume", "alignment_column"),
+        attributes={
+            "long_name": "motion onto the reference, p' = R p + t, and how good the fit is",
+            "columns": list(FIT_COLUMNS),
+            "reasons": list(REASONS),
+        },
+        overwrite=True,
+    )
 
 
 def row_of(fit: Fit) -> list[float]:
