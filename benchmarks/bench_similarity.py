@@ -19,7 +19,8 @@ import zarr
 from threadpoolctl import threadpool_limits
 from emhet_dask.analysis.similarity import pair_kernel
 from emhet_dask.ensemble.matrix import open_matrix
-from emhet_dask.ensemble.pairs import finish_pairs, open_pairs, plan_pairs, write_pairs
+from emhet_dask.ensemble.pair_matrix import open_pairs
+from emhet_dask.ensemble.pairs import finish_pairs, plan_pairs, write_pairs
 from emhet_dask.ensemble.rows import StoredRows
 from benchmarks.measuring import sgemm_rate
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from emhet_dask.errors import InputError
 
-__all__ = ["ENSEMBLE", "RESULTS", "Variable", "check", "describe"]
+__all__ = ["EDGES", "ENSEMBLE", "OCCUPIED", "RESULTS", "Variable", "check", "describe"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,16 @@ RESULTS = _register(
     Variable("voxel_weight", ("voxel",), "f", "", "mask value at the voxel"),
     Variable("volume_index", _VOLUME, "iu", "", "position of the volume in the ensemble"),
     Variable("factor", _VOLUME, "f", "", "amplitude relative to the mean map, by least squares"),
+    Variable("threshold", _VOLUME, "f", "", "density above which a voxel is occupied"),
+    Variable(
+        "background_correlation", ("lag",), "f", "", "of two background voxels, by their distance"
+    ),
+    Variable("block", ("z", "y", "x"), "i", "", "block that the voxel belongs to; 0 is none"),
+    Variable("block_core", ("z", "y", "x"), "b", "", "in its block before others joined"),
+    Variable("mean_map", ("z", "y", "x"), "f", "", "mean density; 0 outside the mask"),
+    Variable("block_occupancy", ("volume", "label"), "f", "", "share of the block's voxels"),
+    Variable("block_density", ("volume", "label"), "f", "", "mean density of the block's voxels"),
+    Variable("block_present", ("volume", "label"), "b", "", "occupied more than its cut"),
     Variable("scores", ("volume", "component"), "f", "", "coordinates on the components"),
     Variable("components", ("component", "voxel"), "f", "", "unit vectors over the masked voxels"),
     Variable("explained_variance", ("component",), "f", "", "variance along each component"),
@@ -148,6 +158,33 @@ RESULTS = _register(
     Variable("block_histogram", ("block", "bin"), "iu", "pairs", "pairs of a block in each bin"),
 )
 
+_EDGE = ("setting", "tail", "voxel", "rank")
+_TILE_EDGE = ("tile", "half", "setting", "tail", "row", "rank")
+
+# Groups of their own, in which other arrays have names that `RESULTS` has too.
+OCCUPIED = _register(
+    Variable("bits", ("voxel", "byte"), "u", "", "1 where occupied, a bit for each volume"),
+    Variable("margin", ("voxel",), "iu", "volumes", "volumes in which the voxel is occupied"),
+    Variable("matrix_column", ("voxel",), "iu", "", "column of the voxel in `matrix`"),
+    Variable("voxel_index", ("voxel",), "iu", "", "position in the flattened box (z, y, x)"),
+    Variable("all_bits", ("level", "column", "byte"), "u", "", "`bits` of all columns of `matrix`"),
+    Variable("all_margins", ("level", "column"), "iu", "volumes", "`margin` of all columns"),
+    Variable("column_index", ("column",), "iu", "", "`voxel_index` of all columns"),
+)
+
+EDGES = _register(
+    Variable("neighbour", _EDGE, "i", "", "voxels of the strongest edges, best first; -1: none"),
+    Variable("phi", _EDGE, "f", "", "correlation with them; NaN: none"),
+    Variable("degree", _EDGE[:3], "i", "", "edges of the voxel, kept or not"),
+    Variable("margin", ("voxel",), "iu", "volumes", "volumes in which the voxel is occupied"),
+    Variable("alpha", ("setting", "tail"), "f", "", "level of one test"),
+    Variable("tile_neighbour", _TILE_EDGE, "i", "", "strongest edges within a tile"),
+    Variable("tile_phi", _TILE_EDGE, "f", "", "correlation with them"),
+    Variable("tile_degree", _TILE_EDGE[:5], "i", "", "edges within a tile; -1: not written"),
+    Variable("p_histogram", ("setting", "tail", "bin"), "i", "pairs", "pairs in bins of p-values"),
+    Variable("tile_histogram", ("tile", "setting", "tail", "bin"), "i", "pairs", "those of a tile"),
+)
+
 
 def check(dataset: Mapping[Hashable, Any], registry: Mapping[str, Variable], *, what: str) -> None:
     """Refuse a dataset whose arrays disagree with the registry.
@@ -157,7 +194,7 @@ def check(dataset: Mapping[Hashable, Any], registry: Mapping[str, Variable], *, 
     dataset : mapping of name to an array with ``dims`` and ``dtype``
         An `xarray.Dataset`, for instance. Names that the registry does not know are let be.
     registry : mapping
-        `ENSEMBLE` or `RESULTS`.
+        `ENSEMBLE`, `RESULTS`, ….
     what : str
         The file, for the message.
 
@@ -192,7 +229,7 @@ def describe(dataset: Any, registry: Mapping[str, Variable]) -> Any:
     ----------
     dataset : xarray.Dataset
     registry : mapping
-        `ENSEMBLE` or `RESULTS`.
+        `ENSEMBLE`, `RESULTS`, ….
 
     Returns
     -------

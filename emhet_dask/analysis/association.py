@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emhet_dask.analysis.binarised import Packed
-from emhet_dask.analysis.contingency import SIDE, Read, Tile, contingency_tiles, count_together
+from emhet_dask.analysis.contingency import SIDE, Tile, Voxels, contingency_tiles
 from emhet_dask.analysis.hypergeometric import Tail, critical_counts
 from emhet_dask.analysis.neighbours import best_of_columns, best_of_rows
 from emhet_dask.errors import InputError
@@ -112,13 +112,13 @@ class Association:
                 self._tables[tail] = self._table(distinct, distinct, tail)
 
     def critical(
-        self, voxels: slice, others: slice, tail: Tail
+        self, voxels: Voxels, others: Voxels, tail: Tail
     ) -> tuple[Float32, NDArray[np.intp], NDArray[np.intp]]:
         """Return a table of critical counts, and where in it the voxels and the others are.
 
         Parameters
         ----------
-        voxels, others : slice
+        voxels, others : slice or array of int
         tail : {"positive", "negative"}
 
         Returns
@@ -133,17 +133,13 @@ class Association:
         b, column = np.unique(self.margins[others], return_inverse=True)
         return self._table(a, b, tail), row, column
 
-    def counts(self, read: Read, voxels: slice, others: slice, *, n_bytes: int) -> Float32:
-        """Count a tile; see `count_together`."""
-        return count_together(read, voxels, others, n_bytes=n_bytes)
-
     def edges(self, counts: Float32, voxels: slice, others: slice) -> Edges:
         """Find the significant pairs of a tile, each once.
 
         Parameters
         ----------
         counts : array of float32 (voxel, other)
-            From `counts`.
+            From `count_together`; NaN for pairs that are not tested.
         voxels, others : slice
 
         Returns
@@ -176,6 +172,7 @@ class Association:
         Parameters
         ----------
         counts : array of float32 (voxel, other)
+            NaN for pairs that are not tested.
         voxels, others : slice
         n_best : int
             Edges of each voxel to keep.

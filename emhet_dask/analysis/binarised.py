@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import dask.array as da
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from emhet_dask.analysis.bands import as_matrix, compute_all, row_bands
 from emhet_dask.errors import InputError
 
-__all__ = ["Packed", "count_occupied", "kept_voxels", "occupancy", "pack"]
+__all__ = ["BitRows", "Occupied", "Packed", "count_occupied", "kept_voxels", "occupancy", "pack"]
 
 Bits = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -116,6 +116,33 @@ def kept_voxels(
     return kept
 
 
+class BitRows(Protocol):
+    """Bits (voxel, byte) that are read part by part."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the number of bytes of each voxel."""
+
+    def __call__(self, voxels: slice, octets: slice) -> Bits:
+        """Return the bits of some voxels and bytes."""
+
+
+class Occupied(BitRows, Protocol):
+    """Occupancy as bits, in memory (`Packed`) or stored."""
+
+    @property
+    def n_voxels(self) -> int:
+        """Return the number of voxels."""
+
+    @property
+    def n_volumes(self) -> int:
+        """Return the number of volumes."""
+
+    @property
+    def margins(self) -> Int64:
+        """Return the number of volumes in which each voxel is occupied."""
+
+
 @dataclass(frozen=True, eq=False)
 class Packed:
     """Occupancy as bits, along the volumes of each voxel.
@@ -138,8 +165,13 @@ class Packed:
         """Return the number of voxels."""
         return len(self.bits)
 
+    @property
+    def n_bytes(self) -> int:
+        """Return the number of bytes of each voxel."""
+        return self.bits.shape[1]
+
     def __call__(self, voxels: slice, octets: slice) -> Bits:
-        """Return bits of some voxels and bytes; what `Association.counts` reads."""
+        """Return bits of some voxels and bytes; what `count_together` reads."""
         return self.bits[voxels, octets]
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "STRIP_BYTES",
     "Read",
     "Tile",
+    "Voxels",
     "contingency_tiles",
     "count_together",
     "ends_of",
@@ -23,6 +24,8 @@ __all__ = [
 Bits = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Tile = tuple[slice, slice]
+# A band, or any voxels, of which memory is spent on all between the first and the last.
+Voxels = slice | NDArray[np.intp]
 
 # Called with voxels and bytes; gives their bits (voxel, byte).
 Read = Callable[[slice, slice], Bits]
@@ -36,7 +39,7 @@ _PAIRED = np.float32(4096)
 _TILE = 512
 
 
-def count_together(read: Read, voxels: slice, others: slice, *, n_bytes: int) -> Float32:
+def count_together(read: Read, voxels: Voxels, others: Voxels, *, n_bytes: int) -> Float32:
     """Count the volumes in which both voxels of each pair are occupied.
 
     A float32 holds 24 bits, and a strip of 2,048 volumes needs 12: the product of one voxel and
@@ -46,8 +49,8 @@ def count_together(read: Read, voxels: slice, others: slice, *, n_bytes: int) ->
     ----------
     read : callable
         ``read(voxels, bytes)`` gives bits (voxel, byte).
-    voxels, others : slice
-        Two bands; the same band twice is a block on the diagonal.
+    voxels, others : slice or array of int
+        Two bands; the same band twice is a block on the diagonal. Or any voxels.
     n_bytes : int
         Of each voxel.
 
@@ -57,11 +60,12 @@ def count_together(read: Read, voxels: slice, others: slice, *, n_bytes: int) ->
         Whole numbers, exactly.
     """
     counts = np.zeros((_length(voxels), _length(others)), dtype=np.float32)
-    same = voxels == others
+    same = isinstance(voxels, slice) and isinstance(others, slice) and voxels == others
     for start in range(0, n_bytes, STRIP_BYTES):
         octets = slice(start, min(start + STRIP_BYTES, n_bytes))
-        left = _unpack(read(voxels, octets))
-        _add_counts(counts, left, left if same else _unpack(read(others, octets)), upper=same)
+        left = _unpack(_read(read, voxels, octets))
+        right = left if same else _unpack(_read(read, others, octets))
+        _add_counts(counts, left, right, upper=same)
     if same:
         for row in range(0, len(counts), _TILE):
             rows, after = slice(row, row + _TILE), slice(row + _TILE, None)
@@ -88,7 +92,16 @@ def contingency_tiles(
         ``n00 = N − a − b + n11``. Both halves of a tile on the diagonal.
     """
     for voxels, others in pair_tiles(packed.n_voxels, side):
-        yield voxels, others, count_together(packed, voxels, others, n_bytes=packed.bits.shape[1])
+        yield voxels, others, count_together(packed, voxels, others, n_bytes=packed.n_bytes)
+
+
+def _read(read: Read, voxels: Voxels, octets: slice) -> Bits:
+    if isinstance(voxels, slice):
+        return read(voxels, octets)
+    if not len(voxels):
+        return read(slice(0, 0), octets)
+    first = int(voxels.min())
+    return read(slice(first, int(voxels.max()) + 1), octets)[voxels - first]
 
 
 def _unpack(bits: Bits) -> Float32:
@@ -124,5 +137,5 @@ def ends_of(span: slice) -> tuple[int, int]:
     return span.start, span.stop
 
 
-def _length(span: slice) -> int:
-    return int(span.stop - span.start)
+def _length(voxels: Voxels) -> int:
+    return int(voxels.stop - voxels.start) if isinstance(voxels, slice) else len(voxels)

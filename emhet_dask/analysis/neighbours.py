@@ -7,6 +7,7 @@ merged; ties go to the lower index, so that any cut into blocks gives the same n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,12 +121,20 @@ def merge_best(
     index, value : arrays (row, n_best)
         As `best_of_rows` gives them.
     """
-    absent = index < 0
-    order = np.lexsort((index, np.where(absent, np.inf, -value)), axis=-1)[:, :n_best]
-    index = np.take_along_axis(index, order, axis=1)
-    value = np.take_along_axis(value, order, axis=1)
-    value[index < 0] = np.nan
-    return index, value
+    best = np.full((len(index), n_best), -1, dtype=np.int32)
+    merged = np.full((len(index), n_best), np.nan, dtype=np.float32)
+    for start in range(0, len(index), _PIECE):
+        rows = slice(start, start + _PIECE)
+        names = index[rows]
+        values = np.where(names < 0, np.float32(-np.inf), value[rows])
+        bounds = np.full((len(values), 1), -np.inf, dtype=np.float32)
+        if values.shape[1] > n_best:
+            kth = values.shape[1] - n_best
+            bounds = np.partition(values, kth, axis=1)[:, kth, None]
+        found = _candidates(values, bounds)
+        row = found // values.shape[1]
+        _rank(row, names.reshape(-1)[found], values.reshape(-1)[found], best[rows], merged[rows])
+    return best, merged
 
 
 def count_values(values: Float32, bins: Bins) -> NDArray[np.int64]:
@@ -185,7 +194,7 @@ def _bounds(piece: Float32, n_best: int, *, of_columns: bool = False) -> Float32
 
 def _rank(
     owner: NDArray[np.intp],
-    other: NDArray[np.intp],
+    other: NDArray[np.signedinteger[Any]],
     found: Float32,
     index: NDArray[np.int32],
     value: Float32,

@@ -13,7 +13,7 @@ import xarray as xr
 
 from emhet_dask.ensemble import Ensemble, open_ensemble
 from emhet_dask.ensemble.groups import load_group
-from emhet_dask.ensemble.pairs import open_pairs
+from emhet_dask.ensemble.pair_matrix import open_pairs
 from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.similarity import Similarity

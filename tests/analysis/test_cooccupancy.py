@@ -16,7 +16,7 @@ from emhet_dask.analysis import association, cooccupancy
 from emhet_dask.analysis.association import Association, phi_coefficient, significant_edges
 from emhet_dask.analysis.binarised import count_occupied, kept_voxels, occupancy, pack
 from emhet_dask.analysis.contingency import contingency_tiles, count_together
-from emhet_dask.analysis.cooccupancy import associations, task_bytes
+from emhet_dask.analysis.cooccupancy import associations, edge_kernel, task_bytes, tile_side
 from emhet_dask.analysis.hypergeometric import log_p_values
 from emhet_dask.errors import InputError
 
@@ -294,23 +294,37 @@ def test_tests_travel_to_other_processes():
     tests = Association(packed.margins, 60, 1e-3, 1e-3)
     again = pickle.loads(pickle.dumps(tests))
     span = slice(0, 20)
-    counts = tests.counts(packed, span, span, n_bytes=packed.bits.shape[1])
+    counts = count_together(packed, span, span, n_bytes=packed.n_bytes)
     for one, other in zip(
         *(each.edges(counts, span, span) for each in (tests, again)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_task_needs_the_memory_that_is_stated():
+@pytest.mark.parametrize("n_settings", [1, 3])
+def test_a_task_needs_the_memory_that_is_stated(n_settings):
     import tracemalloc
 
     side, n_volumes = 512, 4000
     rng = np.random.default_rng(0)
     packed = pack(rng.random((n_volumes, 2 * side)) < 0.5)
-    tests = Association(packed.margins, n_volumes, 0.4, 0.4)  # nearly all pairs have an edge
+    places = np.column_stack(np.unravel_index(np.arange(2 * side), (8, 8, 16)))
+    levels = [(0.4, 0.4)] * n_settings  # nearly all pairs have an edge
+    kernel = edge_kernel(packed, levels, correction="none", coordinates=places, least_distance=2.0)
     tracemalloc.start()
-    counts = tests.counts(packed, slice(0, side), slice(side, 2 * side), n_bytes=500)
-    tests.summarise(counts, slice(0, side), slice(side, 2 * side), 32)
+    kernel.tile(packed, slice(0, side), slice(side, 2 * side))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < task_bytes(n_volumes, side=side)
+    stated = task_bytes(n_volumes, side=side, n_settings=n_settings)
+    assert 0.2 * stated < peak < stated
+
+
+def test_bands_fit_the_memory_given():
+    for n_voxels in (5, 1000, 10_000, 80_000):
+        for n_volumes in (500, 100_000):
+            for memory in (70 << 20, 150 << 20, 4 << 30):
+                side = tile_side(n_voxels, n_volumes, memory, n_settings=3)
+                assert side <= n_voxels
+                assert task_bytes(n_volumes, side=side, n_settings=3) <= memory
+    assert tile_side(80_000, 1000, 512 << 20) == 2048
+    assert tile_side(10_000, 500, 512 << 20) == 1536

@@ -18,15 +18,8 @@ from scipy.spatial.distance import pdist, squareform
 from emhet_dask.analysis.shells import shell_matrix
 from emhet_dask.analysis.similarity import pair_kernel, shell_kernel, shell_similarity_matrix
 from emhet_dask.ensemble import pairs
-from emhet_dask.ensemble.pairs import (
-    PairsLayout,
-    condensed,
-    finish_pairs,
-    open_pairs,
-    plan_pairs,
-    read_rows,
-    write_pairs,
-)
+from emhet_dask.ensemble.pair_matrix import condensed, open_pairs, read_rows
+from emhet_dask.ensemble.pairs import PairsLayout, finish_pairs, plan_pairs, write_pairs
 from emhet_dask.ensemble.rows import StoredRows, open_rows, write_rows
 from emhet_dask.errors import InputError
 

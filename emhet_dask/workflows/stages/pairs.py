@@ -10,15 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from emhet_dask.ensemble.pairs import (
-    Keep,
-    condensed,
-    finish_pairs,
-    open_pairs,
-    plan_pairs,
-    read_rows,
-    write_pairs,
-)
+from emhet_dask.ensemble.pair_matrix import condensed, open_pairs, read_rows
+from emhet_dask.ensemble.pairs import Keep, finish_pairs, plan_pairs, write_pairs
 from emhet_dask.runtime import digest, format_bytes
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.rows import Rows
