@@ -1,4 +1,4 @@
-"""A script that shows the states in UCSF ChimeraX, in the colours of the figures.
+"""Scripts that show states, or blocks, in UCSF ChimeraX, in the colours of the figures.
 
 ChimeraX runs a script in the folder that it lies in, so that the whole folder can be moved. The
 commands are those of the user guide: https://www.cgl.ucsf.edu/chimerax/docs/user/index.html
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emhet_dask.report.block_parts import block_colour
 from emhet_dask.report.palette import state_colour
 
-__all__ = ["StateMap", "write_chimerax"]
+__all__ = ["BlockMap", "StateMap", "write_blocks_chimerax", "write_chimerax"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,25 @@ class StateMap:
     state: int
     file: str
     level: float
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """The map of one block.
+
+    Attributes
+    ----------
+    block : int
+        Its number, from 1, which gives it its colour.
+    file : str
+        Relative to the folder of the script.
+    level : float
+        Value at which the surface is drawn: 0.5 of a map that is 1 inside.
+    """
+
+    block: int
+    file: str
+    level: float = 0.5
 
 
 def write_chimerax(
@@ -101,6 +121,63 @@ def write_chimerax(
         # Last, because it needs the graphical interface, and an error would end the script.
         lines += ["", f"mseries slider #1-{n}"]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+def write_blocks_chimerax(
+    path: str | Path,
+    *,
+    blocks: Sequence[BlockMap],
+    mean_map: str,
+    mean_level: float,
+    title: str = "",
+    most: int = 60,
+) -> None:
+    """Write a ChimeraX command script that shows blocks within the transparent mean map.
+
+    Parameters
+    ----------
+    path : str or Path
+        Such as ``OUT/open.cxc``.
+    blocks : sequence of BlockMap
+        The largest first.
+    mean_map : str
+        File of the mean map, relative to the folder of the script.
+    mean_level : float
+        Density at which it is drawn.
+    title : str
+        What the blocks are of, for the first line.
+    most : int
+        Further blocks are written as comments: a laptop holds some dozens of maps.
+    """
+    opened, others = blocks[:most], blocks[most:]
+    lines = [
+        f"# Blocks of {_plain(title) or 'this folder'}, for UCSF ChimeraX.",
+        "# Open it in an empty session: model 1 is the mean map, the blocks follow in their order.",
+        "",
+        f'open {_quoted(mean_map)} name "mean map"',
+        f"volume #1 style surface step 1 level {mean_level:.6g} color #999999",
+        "transparency #1 75",
+    ]
+    for model, block in enumerate(opened, start=2):
+        lines += [
+            _open_block(block),
+            # Smoothed, since a mask has the steps of its voxels.
+            f"volume #{model} style surface step 1 level {block.level:.6g} "
+            f"color {block_colour(block.block)} surfaceSmoothing true",
+        ]
+    lines += ["", "lighting soft", "set bgColor white", "view"]
+    if others:
+        lines += ["", "# The others:", *(f"# {_open_block(block)}" for block in others)]
+    lines += ["", "# Without the mean map:", "# hide #1 models"]
+    if opened:
+        last = len(opened) + 1
+        first = opened[0].block
+        lines += ["", f"# Block {first} alone:", f"# {_hide(2, last)}", "# show #2 models"]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+def _open_block(block: BlockMap) -> str:
+    return f'open {_quoted(block.file)} name "block {block.block}"'
 
 
 def _open(state: StateMap, noun: str) -> str:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["landscape_cells", "write_notebook"]
+__all__ = ["block_cells", "landscape_cells", "write_notebook"]
 
 Cell = tuple[str, str]
 
 _IMPORTS = """\
 %matplotlib inline
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,108 @@ figure = report.slice_sheet(
 figure"""
 
 
+_BLOCKS_LOAD = """\
+def table(file):
+    return pd.read_csv(OUT / file, dtype={"name": str})
+
+
+header = read_header(OUT / "blocks.mrc")
+labels = read_volume(header).astype(int)  # (z, y, x): the block of each voxel, 0 is none
+mean_map = read_volume(read_header(OUT / "mean.mrc"))
+voxel_size = header.voxel_size_angstrom or 1.0
+blocks = table("blocks.csv")
+occupancy = table("block_occupancy.csv")  # fraction of the block's voxels that are occupied
+density = table("block_density.csv")  # mean density of the block's voxels
+presence = table("block_presence.csv")  # 1 where the block is present
+relations = table("block_relations.csv")
+states = table("block_states.csv")  # combinations of blocks
+columns = [f"block_{block:03d}" for block in blocks["block"]]
+blocks"""
+
+_BLOCKS_SLICES = """\
+report.block_sheet(labels, mean_map=mean_map, blocks=blocks, voxel_size_angstrom=voxel_size)"""
+
+_BLOCKS_SURFACES = """\
+level = 0.3 * np.percentile(mean_map, 99.9)  # blocks that are often absent are faint in the mean
+report.block_surfaces(
+    labels, mean_map=mean_map, level=level, blocks=blocks, voxel_size_angstrom=voxel_size
+)"""
+
+_BLOCKS_PRESENT = """\
+report.block_histograms(
+    occupancy,
+    density=density,
+    presence=presence,
+    cuts=dict(zip(columns, blocks["cut"])),
+)"""
+
+_BLOCKS_HEATMAP = """\
+report.occupancy_clustermap(occupancy[columns], presence=presence[columns])"""
+
+_BLOCKS_RELATED = """\
+relations[relations["relation"] != "independent"].sort_values("p_adjusted")"""
+
+_BLOCKS_PAIRS = """\
+report.block_matrix(relations, n_blocks=len(blocks))"""
+
+_BLOCKS_GRAPH = """\
+report.relation_graph(relations, blocks)"""
+
+_BLOCKS_LISTS = """\
+# For instance: volumes that have one block, and particles of these for the next refinement.
+one = 1
+if len(blocks):
+    chosen = presence[presence[f"block_{one:03d}"] == 1]
+    print(f"block {one} is present in {len(chosen)} volumes: {', '.join(chosen['name'][:10])}")
+folder = shlex.quote(str(OUT))
+print("In a terminal, the particles of these, of the others, and of volumes that have 80% of it:")
+print(f"emhet select {folder} --block {one} --present -o present.star")
+print(f"emhet select {folder} --block {one} --absent -o absent.star")
+print(f"emhet select {folder} --block {one} --min 0.8 -o most.star")"""
+
+
+def block_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
+    """Return the cells of the notebook of blocks.
+
+    Parameters
+    ----------
+    folder : str or Path
+        With the results.
+    ensemble : str
+        The store that they were made from.
+
+    Returns
+    -------
+    list of (kind, source)
+        Kind is ``"markdown"`` or ``"code"``.
+    """
+    return [
+        (
+            "markdown",
+            "# Explore the blocks\n\nThis notebook loads the results and draws the figures of the "
+            "report. Change what you like: nothing here is computed again or overwritten. "
+            "Volumes and states are numbered from 0, blocks from 1.",
+        ),
+        ("code", _imports(folder, ensemble)),
+        ("markdown", "## Results"),
+        ("code", _BLOCKS_LOAD),
+        ("markdown", "## Where the blocks are"),
+        ("code", _BLOCKS_SLICES),
+        ("code", _BLOCKS_SURFACES),
+        ("markdown", "## Which volumes have them"),
+        ("code", _BLOCKS_PRESENT),
+        ("code", _BLOCKS_HEATMAP),
+        ("markdown", "## Which blocks need or exclude each other"),
+        ("code", _BLOCKS_RELATED),
+        ("code", _BLOCKS_GRAPH),
+        ("code", _BLOCKS_PAIRS),
+        ("markdown", "## States: combinations of blocks"),
+        ("code", "states.head(20)"),
+        ("markdown", "## Lists of volumes and particles"),
+        ("code", _BLOCKS_LISTS),
+    ]
+
+
 def landscape_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
     """Return the cells of the notebook of a landscape.
 
@@ -127,7 +230,6 @@ def landscape_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
     list of (kind, source)
         Kind is ``"markdown"`` or ``"code"``.
     """
-    where = str(Path(folder).absolute())
     return [
         (
             "markdown",
@@ -135,7 +237,7 @@ def landscape_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
             "report. Change what you like: nothing here is computed again or overwritten. "
             "Volumes and states are numbered from 0, principal components from 1.",
         ),
-        ("code", _IMPORTS.format(folder=repr(where), ensemble=repr(str(ensemble)))),
+        ("code", _imports(folder, ensemble)),
         (
             "markdown",
             "## Results\n\nAll arrays are labelled; `pca`, for instance, shows what it holds.",
@@ -167,7 +269,7 @@ def write_notebook(path: str | Path, cells: Sequence[Cell]) -> None:
     path : str or Path
         Such as ``OUT/explore.ipynb``.
     cells : sequence of (kind, source)
-        As from `landscape_cells`.
+        As from `landscape_cells` or `block_cells`.
     """
     notebook = {
         "cells": [_cell(k, kind, source) for k, (kind, source) in enumerate(cells)],
@@ -180,6 +282,11 @@ def write_notebook(path: str | Path, cells: Sequence[Cell]) -> None:
     }
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _imports(folder: str | Path, ensemble: str) -> str:
+    where = str(Path(folder).absolute())
+    return _IMPORTS.format(folder=repr(where), ensemble=repr(str(ensemble)))
 
 
 def _cell(number: int, kind: str, source: str) -> dict[str, object]:

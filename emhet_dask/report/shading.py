@@ -9,6 +9,8 @@ no triangles are needed. Crevices are darkened by how much deeper they lie than 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from matplotlib.colors import to_rgb
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-__all__ = ["VIEWS", "shaded_view"]
+__all__ = ["VIEWS", "Glass", "glass", "shaded_blocks", "shaded_view"]
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +41,11 @@ _FOG = 0.32
 _CREVICE = 0.55
 _EDGE = 0.75
 _DOT = 2e-4
+# Glass: how much of it is seen face on and edge on, and before nothing but paper.
+_GLASS = "#8d949c"
+_GLASS_FACE = 0.06
+_GLASS_RIM = 0.55
+_GLASS_ON_PAPER = 0.22
 
 
 def shaded_view(
@@ -70,11 +77,113 @@ def shaded_view(
     hit = np.isfinite(depth)
     picture = np.zeros((fine, fine, 4))
     if hit.any():
-        picture[..., :3] = _lit(_normals(field, depth), colour)
+        picture[..., :3] = _lit(_normals(field, depth), to_rgb(colour))
         _fade(picture, depth, scale=field.shape[0] / fine)
     picture[~hit] = 0
     picture[..., 3] = hit
     return _averaged(picture[::-1])
+
+
+@dataclass(frozen=True)
+class Glass:
+    """A transparent surface, as one view sees it: for each of the finer pixels of a picture.
+
+    Attributes
+    ----------
+    depth : array (pixel, pixel)
+        In voxels away from the eye; infinite where there is none.
+    colour : array (pixel, pixel, 3)
+    opacity : array (pixel, pixel)
+        Where something lies behind it.
+    """
+
+    depth: Array
+    colour: Array
+    opacity: Array
+
+
+def glass(volume: npt.ArrayLike, *, level: float, view: str, pixels: int) -> Glass:
+    """Return the surface of a map as glass, clear where it faces the eye; as `shaded_view`."""
+    field = _facing(np.asarray(volume, dtype=np.float32), view)
+    depth = _without_dots(_first_crossing(field, level, _OVERSAMPLING * pixels))
+    normals = _normals(field, depth)
+    rim = 1 - np.clip(-normals[..., 0], 0, 1)
+    opacity = np.where(np.isfinite(depth), _GLASS_FACE + (_GLASS_RIM - _GLASS_FACE) * rim**3, 0)
+    return Glass(depth, _lit(normals, to_rgb(_GLASS)), opacity)
+
+
+def shaded_blocks(
+    volume: npt.ArrayLike,
+    *,
+    level: float,
+    labels: npt.ArrayLike,
+    colours: npt.ArrayLike,
+    view: str,
+    within: Glass,
+) -> npt.NDArray[np.float64]:
+    """Draw a surface whose parts have their own colours, within glass; as `shaded_view`.
+
+    Parameters
+    ----------
+    volume : array (z, y, x)
+        A cube.
+    level : float
+        Density at the surface.
+    labels : array (z, y, x) of int
+        The part that each voxel belongs to, also just outside of the surface.
+    colours : array (label, 3)
+        Red, green and blue, 0 to 1.
+    view : str
+        One of `VIEWS`.
+    within : Glass
+        Of the same view; gives the picture its size.
+
+    Returns
+    -------
+    array (pixels, pixels, 4)
+    """
+    field = _facing(np.asarray(volume, dtype=np.float32), view)
+    fine = within.depth.shape[0]
+    depth = _without_dots(_first_crossing(field, level, fine))
+    hit = np.isfinite(depth)
+    picture = np.zeros((fine, fine, 4))
+    if hit.any():
+        part = _nearest_part(_facing(np.asarray(labels), view), _places(depth, field.shape[0]))
+        tint = np.zeros((fine, fine, 3))
+        tint[hit] = np.asarray(colours)[part]
+        picture[..., :3] = _lit(_normals(field, depth), tint)
+        _fade(picture, depth, scale=field.shape[0] / fine)
+    picture[..., 3] = hit
+    before = within.depth < depth
+    share = np.where(before, within.opacity, 0)[..., None]
+    picture[..., :3] = np.where(
+        hit[..., None],
+        (1 - share) * picture[..., :3] + share * within.colour,
+        within.colour,
+    )
+    on_paper = np.maximum(_GLASS_ON_PAPER, within.opacity) * np.isfinite(within.depth)
+    picture[..., 3] = np.where(hit, 1, on_paper)
+    picture[..., :3] *= picture[..., 3:]
+    return _averaged(picture[::-1])
+
+
+def _nearest_part(labels: Array, places: Array) -> Array:
+    """Return the label (point,) that has the most of the eight voxels around each place (3, point).
+
+    Voxels count by how near they are, so that borders between parts are smooth.
+    """
+    size = np.array(labels.shape)[:, None]
+    inside = np.clip(places, 0, size - 1)
+    first = np.minimum(inside.astype(np.intp), size - 2)
+    beyond = inside - first
+    corners = np.array(list(product((0, 1), repeat=3)))
+    found = np.stack([labels[tuple(first + corner[:, None])] for corner in corners])
+    weight = np.stack(
+        [np.where(corner[:, None], beyond, 1 - beyond).prod(axis=0) for corner in corners]
+    )
+    votes = np.stack([np.where(found == one, weight, 0).sum(axis=0) for one in found])
+    best: Array = np.take_along_axis(found, votes.argmax(axis=0)[None], axis=0)[0]
+    return best
 
 
 def _facing(volume: Array, view: str) -> Array:
@@ -99,7 +208,8 @@ def _first_crossing(field: Array, level: float, pixels: int) -> Array:
     depth = np.full(pixels * pixels, np.inf, dtype=np.float32)
     under_way = np.ones(pixels * pixels, dtype=bool)
     before = np.full(pixels * pixels, level, dtype=np.float32)
-    for k in range(finer * n):
+    worth = _worth_a_look(field, level, finer)
+    for k in np.flatnonzero(worth):
         used = np.flatnonzero(inwards[k])
         plane = np.tensordot(inwards[k, used], field[used], axes=1) if finer > 1 else field[k]
         here = (across @ plane @ across.T).ravel()
@@ -112,6 +222,16 @@ def _first_crossing(field: Array, level: float, pixels: int) -> Array:
             depth[stopped] = (k - 1 + share + 0.5) / finer - 0.5
         before = here
     return np.clip(depth, 0, None).reshape(pixels, pixels)
+
+
+def _worth_a_look(field: Array, level: float, finer: int) -> npt.NDArray[np.bool_]:
+    """Return which planes come near the level, or lie before one that does.
+
+    Half-way up to the level is near: a spline does not overshoot further than that.
+    """
+    near = field.max(axis=(1, 2)) >= level - 0.5 * max(level - float(field.min()), 0.0)
+    around = ndimage.binary_dilation(near, iterations=2)
+    return np.repeat(around, finer)
 
 
 def _without_dots(depth: Array) -> Array:
@@ -136,9 +256,7 @@ def _normals(field: Array, depth: Array) -> Array:
     """Return unit vectors (pixel, pixel, 3) out of the surface, as (depth, up, right)."""
     n, pixels = field.shape[0], depth.shape[0]
     hit = np.isfinite(depth)
-    rows, columns = np.nonzero(hit)
-    to_voxel = n / pixels
-    places = np.stack([depth[hit], (rows + 0.5) * to_voxel - 0.5, (columns + 0.5) * to_voxel - 0.5])
+    places = _places(depth, n)
     normals = np.zeros((pixels, pixels, 3), dtype=np.float32)
     for axis in range(3):
         # Central differences, themselves interpolated smoothly (quadratic: half the cost of cubic).
@@ -148,8 +266,19 @@ def _normals(field: Array, depth: Array) -> Array:
     return normals / np.maximum(length, 1e-12)
 
 
-def _lit(normals: Array, colour: str) -> Array:
-    """Return the colours (pixel, pixel, 3) of a surface under a soft key light and a fill light."""
+def _places(depth: Array, n: int) -> Array:
+    """Return where (3, point) rays met the surface, as voxels (depth, up, right)."""
+    hit = np.isfinite(depth)
+    to_voxel = n / depth.shape[0]
+    rows, columns = np.nonzero(hit)
+    return np.stack([depth[hit], (rows + 0.5) * to_voxel - 0.5, (columns + 0.5) * to_voxel - 0.5])
+
+
+def _lit(normals: Array, colour: npt.ArrayLike) -> Array:
+    """Return the colours (pixel, pixel, 3) of a surface under a soft key light and a fill light.
+
+    Its own colour is one for all (3,), or one for each pixel (pixel, pixel, 3).
+    """
     # Half-way to white for light from above, as under a sky.
     brightness = _AMBIENT + 0.10 * normals[..., 1]
     gloss = 0.0
@@ -160,7 +289,7 @@ def _lit(normals: Array, colour: str) -> Array:
         halfway = towards + np.array([-1, 0, 0])  # to the eye
         shine = np.clip(normals @ (halfway / np.linalg.norm(halfway)), 0, 1) ** 30
         gloss = gloss + _GLOSS * strength / _LIGHTS[0][1] * shine
-    shaded = np.array(to_rgb(colour)) * brightness[..., None]
+    shaded = np.asarray(colour) * brightness[..., None]
     return np.asarray(np.clip(shaded + np.asarray(gloss)[..., None], 0, 1))
 
 
@@ -224,12 +353,16 @@ def _shifted(picture: Array, by: tuple[int, int]) -> Array:
 
 
 def _averaged(picture: Array) -> npt.NDArray[np.float64]:
-    """Return a picture of half the size whose edges are smooth; colours weighted by opacity."""
+    """Return a picture of half the size whose edges are smooth; its colours weigh by opacity.
+
+    Colours come multiplied by their opacity, and go without.
+    """
     step = _OVERSAMPLING
     n = picture.shape[0] // step
     tiles = picture.reshape(n, step, n, step, 4)
     opacity = tiles[..., 3].mean(axis=(1, 3))
     colours = (
-        tiles[..., :3].sum(axis=(1, 3)) / np.maximum(tiles[..., 3].sum(axis=(1, 3)), 1)[..., None]
+        tiles[..., :3].sum(axis=(1, 3))
+        / np.maximum(tiles[..., 3].sum(axis=(1, 3)), 1e-6)[..., None]
     )
     return np.dstack([colours, opacity])

@@ -59,9 +59,9 @@ def surface_views(
     level_name : str
         How the level was chosen, such as ``"half of the 99.99th percentile"``.
     """
-    volume = _finite(volume)
-    frame = _Frame.around(volume, level)
-    cube, n_specks = _without_specks(frame.cut(volume), level)
+    volume = finite_map(volume)
+    frame = Frame.around(volume, level)
+    cube, n_specks = without_specks(frame.cut(volume), level)
     inside = np.count_nonzero(volume >= level) * voxel_size_angstrom**3
     # Three digits are what a contour level deserves.
     enclosed = f", enclosing {float(f'{inside:.3g}'):,.0f} Å³" if inside else ""
@@ -75,11 +75,11 @@ def surface_views(
         note="\n".join(lines),
     )
     for k, (name, words) in enumerate(VIEWS.items()):
-        axes = _picture_panel(figure, 0.12 + (_VIEW_INCHES + 0.08) * k, 0.55, _VIEW_INCHES)
+        axes = picture_panel(figure, 0.12 + (_VIEW_INCHES + 0.08) * k, 0.55, _VIEW_INCHES)
         axes.set_title(f"{name}, {words}", fontsize=8, color=MUTED, pad=4)
         _draw_surface(axes, cube, level=level, view=name, inches=_VIEW_INCHES, colour=colour)
         if k == 0:
-            _scale_bar(axes, frame.side * voxel_size_angstrom)
+            scale_bar(axes, frame.side * voxel_size_angstrom)
     return figure
 
 
@@ -116,8 +116,8 @@ def surface_sheet(
         How the levels were chosen.
     """
     count = len(levels)
-    frame = _Frame.holding(
-        [_Frame.around(_finite(maps[k]), level) for k, level in enumerate(levels)]
+    frame = Frame.holding(
+        [Frame.around(finite_map(maps[k]), level) for k, level in enumerate(levels)]
     )
     n_columns = min(count, 5)
     n_rows = -(-count // n_columns)
@@ -136,25 +136,25 @@ def surface_sheet(
     for k, level in enumerate(levels):
         row, column = divmod(k, n_columns)
         left, top = 0.12 + column * (_TILE_INCHES + 0.1), 0.58 + row * cell
-        axes = _picture_panel(figure, left, top, _TILE_INCHES)
+        axes = picture_panel(figure, left, top, _TILE_INCHES)
         axes.set_title(titles[k], fontsize=7.5, pad=3)
         colour = SURFACE if colours is None else colours[k]
-        cube, _ = _without_specks(frame.cut(_finite(maps[k])), level)
+        cube, _ = without_specks(frame.cut(finite_map(maps[k])), level)
         _draw_surface(axes, cube, level=level, view=view, inches=_TILE_INCHES, colour=colour)
         if k == 0:
-            _scale_bar(axes, frame.side * voxel_size_angstrom)
+            scale_bar(axes, frame.side * voxel_size_angstrom)
     return figure
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """A cube of the map: the corner (z, y, x), which may lie outside, and the side, in voxels."""
 
     start: tuple[int, int, int]
     side: int
 
     @classmethod
-    def around(cls, volume: Array, level: float) -> _Frame:
+    def around(cls, volume: Array, level: float) -> Frame:
         """Return the cube that holds what is above a level, without specks."""
         step = -(-max(volume.shape) // _COARSE)
         # The largest of each, or thin parts would be cut off.
@@ -166,14 +166,14 @@ class _Frame:
         return cls.between(filled.min(axis=0) * step, (filled.max(axis=0) + 1) * step, margin=step)
 
     @classmethod
-    def holding(cls, frames: Sequence[_Frame]) -> _Frame:
+    def holding(cls, frames: Sequence[Frame]) -> Frame:
         """Return the cube that holds several."""
         starts = np.array([frame.start for frame in frames])
         ends = starts + np.array([[frame.side] for frame in frames])
         return cls.between(starts.min(axis=0), ends.max(axis=0), margin=0)
 
     @classmethod
-    def between(cls, first: npt.NDArray[Any], last: npt.NDArray[Any], *, margin: int) -> _Frame:
+    def between(cls, first: npt.NDArray[Any], last: npt.NDArray[Any], *, margin: int) -> Frame:
         longest = int((last - first).max())
         # A little paper around the surface.
         side = longest + 2 * (margin + max(round(0.03 * longest), 1))
@@ -185,23 +185,44 @@ class _Frame:
 
     def cut(self, volume: Array) -> Array:
         """Return the cube, averaged down to what can be shown, empty outside of the box."""
-        cube = np.full((self.side,) * 3, volume.min(), dtype=np.float32)
+        return _pooled(self._cube(volume, volume.min()), self._step, np.mean)
+
+    def cut_labels(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Return the cube of labels on the same grid, 0 outside of the box.
+
+        One of its larger voxels has a label where half of it has; of several the highest, and a
+        label that would be lost is kept wherever it is.
+        """
+        cube = self._cube(labels, 0)
+        highest = _pooled(cube, self._step, np.max)
+        half = _pooled((cube > 0).astype(np.float32), self._step, np.mean) >= 0.5
+        lost = np.setdiff1d(highest, highest[half])
+        return np.where(half | np.isin(highest, lost), highest, 0)
+
+    @property
+    def _step(self) -> int:
+        return -(-self.side // _MOST_VOXELS)
+
+    def _cube(self, volume: npt.NDArray[Any], outside: float) -> npt.NDArray[Any]:
+        cube = np.full((self.side,) * 3, outside, dtype=volume.dtype)
         source, target = [], []
         for start, size in zip(self.start, volume.shape, strict=True):
             low, high = max(start, 0), min(start + self.side, size)
             source.append(slice(low, high))
             target.append(slice(low - start, high - start))
         cube[tuple(target)] = volume[tuple(source)]
-        return _pooled(cube, -(-self.side // _MOST_VOXELS), np.mean)
+        return cube
 
 
-def _finite(volume: npt.ArrayLike) -> Array:
+def finite_map(volume: npt.ArrayLike) -> Array:
     volume = np.asarray(volume, dtype=np.float32)
     finite = np.isfinite(volume)
     return volume if finite.all() else np.where(finite, volume, volume[finite].min(initial=0.0))
 
 
-def _pooled(volume: Array, step: int, pool: Callable[..., Array]) -> Array:
+def _pooled(
+    volume: npt.NDArray[Any], step: int, pool: Callable[..., npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     """Return one value for each cube of `step` voxels; the last ones repeat what they lack."""
     if step == 1:
         return volume
@@ -225,7 +246,7 @@ def _pieces(above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _without_specks(cube: Array, level: float) -> tuple[Array, int]:
+def without_specks(cube: Array, level: float) -> tuple[Array, int]:
     """Return a map whose specks are pushed below the level, and their number."""
     above = cube >= level
     specks = above & ~_pieces(above)
@@ -245,7 +266,7 @@ def _note_specks(count: int) -> str:
     return f"{counted(count, 'piece')} below 0.5% of its volume left out."
 
 
-def _picture_panel(figure: Figure, left: float, top: float, inches: float) -> Axes:
+def picture_panel(figure: Figure, left: float, top: float, inches: float) -> Axes:
     axes = panel(
         figure, left_inches=left, top_inches=top, width_inches=inches, height_inches=inches
     )
@@ -268,7 +289,7 @@ def _draw_surface(
         axes.text(0.5, 0.5, "no density reaches the level", ha="center", color=MUTED, fontsize=8)
 
 
-def _scale_bar(axes: Axes, side_angstrom: float) -> None:
+def scale_bar(axes: Axes, side_angstrom: float) -> None:
     length = round_length(side_angstrom / 3)
     axes.plot(
         [0.02, 0.02 + length / side_angstrom],

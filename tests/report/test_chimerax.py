@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emhet_dask.report.chimerax import StateMap, write_chimerax
+from emhet_dask.report.block_parts import block_colour
+from emhet_dask.report.chimerax import BlockMap, StateMap, write_blocks_chimerax, write_chimerax
 from emhet_dask.report.palette import state_colour
 
 NUMBER = r"-?\d+(\.\d+)?(e[-+]\d+)?"
@@ -14,7 +15,8 @@ FILE = r'([\w./*-]+|"[^"\n]+")'
 COMMANDS = [
     rf"open {FILE} name \"[^\"\n]+\"",
     rf"open {FILE} vseries true",
-    rf"volume #\d+ style surface step 1 level {NUMBER}( color #[0-9a-f]{{6}})?",
+    rf"volume #\d+ style surface step 1 level {NUMBER}( color #[0-9a-f]{{6}})?"
+    r"( surfaceSmoothing true)?",
     r"transparency #\d+ \d+",
     r"(hide|show) #\d+(-\d+)? models",
     r"tile #\d+-\d+",
@@ -116,3 +118,55 @@ def test_names_cannot_smuggle_in_commands(tmp_path: Path) -> None:
     commands = _commands(tmp_path / "a.cxc")
     assert commands[0] == 'open "my maps; closeexit/a b.mrc" name "state 0"'
     assert not any(re.match(r"exit|close", line) for line in commands)
+
+
+@pytest.fixture
+def blocks_script(tmp_path: Path) -> Path:
+    path = tmp_path / "open.cxc"
+    write_blocks_chimerax(
+        path,
+        blocks=[BlockMap(k, f"block_{k:03d}.mrc") for k in (1, 2, 3)],
+        mean_map="mean.mrc",
+        mean_level=0.0125,
+        title="ribosomes.zarr",
+    )
+    return path
+
+
+def test_every_line_of_the_blocks_is_a_command_or_a_comment(blocks_script: Path) -> None:
+    for line in blocks_script.read_text().splitlines():
+        bare = line.removeprefix("# ")
+        prose = line.startswith("# ") and not re.match(r"(open|volume|show|hide) ", bare)
+        assert line == "" or prose or any(re.fullmatch(form, bare) for form in COMMANDS), line
+
+
+def test_blocks_follow_the_transparent_mean_map_in_their_colours(blocks_script: Path) -> None:
+    commands = _commands(blocks_script)
+    opened = [line for line in commands if line.startswith("open ")]
+    assert opened == [
+        'open mean.mrc name "mean map"',
+        *(f'open block_{k:03d}.mrc name "block {k}"' for k in (1, 2, 3)),
+    ]
+    assert commands[1].startswith("volume #1 style surface step 1 level 0.0125 ")
+    assert "transparency #1 75" in commands
+    for k in (1, 2, 3):
+        expected = f"volume #{k + 1} style surface step 1 level 0.5 color {block_colour(k)}"
+        assert f"{expected} surfaceSmoothing true" in commands
+
+
+def test_of_many_blocks_some_are_opened_and_names_smuggle_nothing_in(tmp_path: Path) -> None:
+    write_blocks_chimerax(
+        tmp_path / "a.cxc",
+        blocks=[BlockMap(k, f'a "b"\nexit/{k}.mrc') for k in range(1, 100)],
+        mean_map="mean map.mrc",
+        mean_level=1e-5,
+    )
+    commands = _commands(tmp_path / "a.cxc")
+    assert sum(line.startswith("open ") for line in commands) == 61
+    assert commands[0] == 'open "mean map.mrc" name "mean map"'
+    assert not any(line.startswith("exit") for line in commands)
+
+
+def test_no_block_leaves_the_mean_map(tmp_path: Path) -> None:
+    write_blocks_chimerax(tmp_path / "a.cxc", blocks=[], mean_map="mean.mrc", mean_level=1.0)
+    assert sum(line.startswith("open ") for line in _commands(tmp_path / "a.cxc")) == 1

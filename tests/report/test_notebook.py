@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import nbformat
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from emhet_dask.analysis.relations import block_relations, state_table
 from emhet_dask.formats.mrc_write import write_map
-from emhet_dask.report.notebook import landscape_cells, write_notebook
+from emhet_dask.report.notebook import block_cells, landscape_cells, write_notebook
 
 
 @pytest.fixture
@@ -86,6 +88,46 @@ def test_every_cell_runs_on_finished_results(results: Path) -> None:
         drawn += [line for line in lines if line.startswith("report.")]
     assert len(drawn) == 9
     assert str(names["OUT"]) == str(results)
+
+
+@pytest.fixture
+def blocks_folder(tmp_path: Path, small) -> Path:
+    """The folder of blocks, as far as the notebook reads it."""
+    labels = np.zeros(small.mask.shape, np.int16)
+    labels[4:8, 4:8, 4:12], labels[8:12, 8:12, 4:12] = 1, 2
+    folder = tmp_path / "it's blocks"
+    folder.mkdir()
+    write_map(folder / "blocks.mrc", labels.astype(np.float32), voxel_size_angstrom=3.0)
+    write_map(folder / "mean.mrc", small.means[0], voxel_size_angstrom=3.0)
+    present = np.random.default_rng(0).random((40, 2)) < 0.5
+    relations = block_relations(present, [1, 2])
+    states, _ = state_table(present, ["block_001", "block_002"])
+    blocks = {"block": [1, 2], "voxels": 128, "fraction": present.mean(axis=0), "cut": 0.5}
+    tables = {"blocks": pd.DataFrame(blocks), "block_relations": relations, "block_states": states}
+    for name, scale in (("occupancy", 0.9), ("density", 0.1), ("presence", 1)):
+        columns = dict(zip(("block_001", "block_002"), scale * present.T, strict=True))
+        tables[f"block_{name}"] = pd.DataFrame(
+            {"volume": np.arange(40), "name": small.names, **columns}
+        )
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def test_every_cell_runs_on_finished_blocks(blocks_folder: Path, capsys) -> None:
+    drawn = []
+    names: dict[str, object] = {}
+    for kind, source in block_cells(folder=blocks_folder, ensemble="e.zarr"):
+        if kind == "markdown":
+            continue
+        lines = [line for line in source.splitlines() if not line.startswith("%")]
+        exec(compile("\n".join(lines), "<cell>", "exec"), names)  # the notebook's own code
+        drawn += [line for line in lines if line.startswith("report.")]
+    assert len(drawn) == 6
+    assert str(names["OUT"]) == str(blocks_folder)
+    printed = capsys.readouterr().out
+    command = next(line for line in printed.splitlines() if line.endswith("present.star"))
+    assert shlex.split(command)[:5] == ["emhet", "select", str(blocks_folder), "--block", "1"]
 
 
 @pytest.mark.slow
