@@ -1,4 +1,4 @@
-"""Tables of the user's own about volumes: weights, names, latents."""
+"""Tables of the user's own about volumes: weights, names, thresholds, latents."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from emhet_dask.formats.cryodrgn import read_z
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_csv", "read_latents", "read_names", "read_weights"]
+__all__ = ["read_csv", "read_latents", "read_names", "read_thresholds", "read_weights"]
 
 _MAP_ENDING = re.compile(r"\.(mrc|map|ccp4)(\.gz|\.bz2)?$", re.IGNORECASE)
+_LAST_NUMBER = re.compile(r"\d+$")
 _CUSTOM_NAME = re.compile(r"custom_?name(_?1)?", re.IGNORECASE)
 
 
@@ -44,28 +45,35 @@ def read_weights(path: str | Path, *, names: Sequence[str]) -> np.ndarray:
         When a column is missing, a volume is missing or there twice, a weight is negative or not
         a number, or all are 0.
     """
-    table = read_csv(path)
-    columns = {str(column).strip().lower(): column for column in table}
-    if "weight" not in columns or not {"name", "volume"} & set(columns):
-        raise InputError(
-            f"{path}: expected the columns name,weight or volume,weight, found "
-            f"{','.join(map(str, table.columns))}"
-        )
-    if "name" in columns:
-        rows = _rows_by_name(table[columns["name"]], names, path=path)
-    else:
-        rows = _rows_by_number(table[columns["volume"]], len(names), path=path)
-    texts = table[columns["weight"]].iloc[rows]
-    weights = _numbers(texts)
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise InputError(
-            f"{path}: the weight of {names[bad[0]]} is {texts.iloc[bad[0]]!r}; expected a number "
-            f"of at least 0{_and_others(bad.size - 1)}"
-        )
+    weights = _column_of_volumes(path, ("weight",), names=names, least=0.0)
     if not weights.any():
         raise InputError(f"{path}: all weights are 0")
     return weights
+
+
+def read_thresholds(path: str | Path, *, names: Sequence[str]) -> np.ndarray:
+    """Read the density from which a voxel counts as occupied, of every volume, from a CSV file.
+
+    Parameters
+    ----------
+    path : str or Path
+        With the columns ``threshold`` and either ``name`` or ``volume``, as `read_weights` takes
+        them; or SIREn's ``predictions.csv``, with ``vol_id`` and ``denormalized_predictions``. A
+        ``vol_id`` is the name of a map, or the number at the end of it.
+    names : sequence of str
+        The volumes.
+
+    Returns
+    -------
+    ndarray
+        float64, one threshold per volume, in the units of the maps.
+
+    Raises
+    ------
+    InputError
+        When a column is missing, a volume is missing or there twice, or a threshold is no number.
+    """
+    return _column_of_volumes(path, ("threshold", "denormalized_predictions"), names=names)
 
 
 def read_names(path: str | Path, *, names: Sequence[str]) -> list[str]:
@@ -186,6 +194,55 @@ def _without_last(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     whole = table.reset_index().iloc[:, :-1].astype(str)
     whole.columns = names
     return whole
+
+
+def _column_of_volumes(
+    path: str | Path,
+    wanted: tuple[str, ...],
+    *,
+    names: Sequence[str],
+    least: float = float("-inf"),
+) -> np.ndarray:
+    """Return one number for each volume, from the first of some columns that the table has."""
+    table = read_csv(path)
+    columns = {str(column).strip().lower(): column for column in table}
+    found = next((name for name in wanted if name in columns), None)
+    if found is None or not {"name", "volume", "vol_id"} & set(columns):
+        raise InputError(
+            f"{path}: expected the columns name,{wanted[0]} or volume,{wanted[0]}, found "
+            f"{','.join(map(str, table.columns))}"
+        )
+    if "name" in columns:
+        rows = _rows_by_name(table[columns["name"]], names, path=path)
+    elif "volume" in columns:
+        rows = _rows_by_number(table[columns["volume"]], len(names), path=path)
+    else:
+        rows = _rows_by_map(table[columns["vol_id"]], names, path=path)
+    texts = table[columns[found]].iloc[rows]
+    values = _numbers(texts)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+    if bad.size:
+        bound = f" of at least {least:g}" if np.isfinite(least) else ""
+        raise InputError(
+            f"{path}: the {found} of {names[bad[0]]} is {texts.iloc[bad[0]]!r}; expected a number"
+            f"{bound}{_and_others(bad.size - 1)}"
+        )
+    return values
+
+
+def _rows_by_map(keys: pd.Series, names: Sequence[str], *, path: str | Path) -> np.ndarray:
+    """Return the row of each volume, whose key is its name or the number at the end of it."""
+    if not keys.str.strip().str.fullmatch(r"\d+").all():
+        return _rows_by_name(keys, names, path=path)
+    ends = [_LAST_NUMBER.search(_MAP_ENDING.sub("", name)) for name in names]
+    nameless = [name for name, end in zip(names, ends, strict=True) if end is None]
+    if nameless:
+        raise InputError(
+            f"{path}: gives volumes by the number at the end of their names, but {nameless[0]} "
+            "ends in none; use a column name"
+        )
+    numbers = [str(int(end.group())) for end in ends if end is not None]
+    return _rows_by_name(keys.str.strip().map(int).map(str), numbers, path=path)
 
 
 def _numbers(texts: pd.Series) -> np.ndarray:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from emhet_dask.options._base import Command, Option, command, spelled
 from emhet_dask.options.align import Align
+from emhet_dask.options.blocks import Blocks
 from emhet_dask.options.ingest import Info, Ingest
 from emhet_dask.options.landscape import Landscape
+from emhet_dask.options.mask import Mask
+from emhet_dask.options.occupancy import Occupancy
 from emhet_dask.options.similarity import Similarity
 from emhet_dask.options.simulate import Demo, SimulateAssembly, SimulateTransition
 from emhet_dask.options.subset import Export, Select
@@ -31,6 +34,9 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Command], str]] = {
     ("align",): (Align, "emhet_dask.workflows.align:align"),
     ("landscape",): (Landscape, "emhet_dask.workflows.landscape:landscape"),
     ("similarity",): (Similarity, "emhet_dask.workflows.similarity:similarity"),
+    ("mask",): (Mask, "emhet_dask.workflows.mask:mask"),
+    ("occupancy",): (Occupancy, "emhet_dask.workflows.occupancy:occupancy"),
+    ("blocks",): (Blocks, "emhet_dask.workflows.blocks:blocks"),
     ("select",): (Select, "emhet_dask.workflows.select:select"),
     ("export",): (Export, "emhet_dask.workflows.export:export"),
 }

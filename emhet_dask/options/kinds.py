@@ -13,7 +13,9 @@ __all__ = [
     "Kind",
     "anything",
     "choice",
+    "decimals",
     "flag",
+    "label",
     "memory",
     "number",
     "numbers",
@@ -149,6 +151,19 @@ def text(*, words: tuple[str, ...] = (), expected: str = "a text") -> Kind:
     return Kind(parse, expected, "str", words)
 
 
+def label(expected: str) -> Kind:
+    """Make the kind 'name or whole number', kept as text."""
+
+    def parse(given: Any) -> str:
+        if isinstance(given, int) and not isinstance(given, bool):
+            return str(given)
+        if not isinstance(given, str) or not given:
+            raise ValueError(given)
+        return given
+
+    return Kind(parse, expected, "int or str")
+
+
 def path(*, words: tuple[str, ...] = (), expected: str = "a path") -> Kind:
     """Make the kind 'path or URL', kept as text, with words that complete."""
 
@@ -179,6 +194,22 @@ def numbers(expected: str = "whole numbers separated by commas, such as 0,3,7-9"
         return tuple(found)
 
     return Kind(parse, expected, "str or sequence of int")
+
+
+def decimals(expected: str, *, above: float, below: float = math.inf) -> Kind:
+    """Make the kind 'list of numbers', each of them within bounds that are not allowed."""
+
+    def parse(given: Any) -> tuple[float, ...]:
+        if isinstance(given, str):
+            given = given.split(",")
+        elif isinstance(given, int | float) and not isinstance(given, bool):
+            given = [given]
+        values = tuple(float(value) for value in given)
+        if not values or not all(above < value < below for value in values):
+            raise ValueError(given)
+        return values
+
+    return Kind(parse, expected, "str or sequence of float")
 
 
 def memory() -> Kind:
