@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test lint benchmark peer clean
 
 help:
-	@echo "make demo       simulate 300 maps, find their states, write a report (demo/landscape/report.html)"
+	@echo "make demo       simulate 150 maps, find their states and blocks, write reports (demo/*/report.html)"
 	@echo "make test       the tests"
 	@echo "make lint       style, types, and imports between the floors"
 	@echo "make benchmark  the figures of docs/performance.md (long; installs cryoDRGN for comparison)"

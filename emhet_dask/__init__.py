@@ -23,6 +23,7 @@ _HOMES = {
     "align": "emhet_dask.workflows.align",
     "landscape": "emhet_dask.workflows.landscape",
     "similarity": "emhet_dask.workflows.similarity",
+    "blocks": "emhet_dask.workflows.blocks",
     "mask": "emhet_dask.workflows.mask",
     "occupancy": "emhet_dask.workflows.occupancy",
     "select": "emhet_dask.workflows.select",

@@ -49,7 +49,7 @@ class Blocks(Run):
             "a fifth to two fifths of the densest voxels), a number, or a CSV file with the "
             "columns name,threshold (SIREn's predictions.csv too)."
         ),
-        kind=kinds.text(words=("auto",), expected="auto, a number or a CSV file"),
+        kind=kinds.number_or_path(words=("auto",), expected="auto, a number or a CSV file"),
     )
     normalize: bool = option(
         True,

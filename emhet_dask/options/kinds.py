@@ -18,6 +18,7 @@ __all__ = [
     "label",
     "memory",
     "number",
+    "number_or_path",
     "numbers",
     "path",
     "text",
@@ -174,6 +175,20 @@ def path(*, words: tuple[str, ...] = (), expected: str = "a path") -> Kind:
         return spelled
 
     return Kind(parse, expected, "path", words, is_path=True)
+
+
+def number_or_path(*, words: tuple[str, ...] = (), expected: str) -> Kind:
+    """Make the kind 'number or path', kept as text, with words that complete."""
+    as_path = path(words=words, expected=expected)
+
+    def parse(given: Any) -> Any:
+        # NumPy's numbers too; a text has no such method.
+        if hasattr(given, "__float__") and not isinstance(given, bool):
+            return repr(float(given))
+        return as_path.parse(given)
+
+    type_name = " or ".join(["float", "path", *(repr(word) for word in words)])
+    return Kind(parse, expected, type_name, words, is_path=True)
 
 
 def numbers(expected: str = "whole numbers separated by commas, such as 0,3,7-9") -> Kind:

@@ -73,13 +73,19 @@ class SimulateTransition(_Simulate):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Run):
-    """Run the main job on simulated maps and say how far it is from the truth."""
+    """Run the main commands on simulated maps and say how far they are from the truth."""
 
-    summary = "Simulate 300 maps, ingest them, find their states; say how far from the truth."
+    summary = "Simulate maps, ingest them, find states and blocks; say how far from the truth."
     examples = ("emhet demo", "emhet demo -o demo -n 100")
 
     output: str = option(
         "demo", help="Folder for everything.", kind=kinds.path(expected="a folder"), flags=("-o",)
     )
-    n: int = option(300, help="Number of maps.", kind=kinds.whole(minimum=20), flags=("-n",))
+    n: int = option(
+        # With fewer than 38 no two voxels can be told to come together.
+        150,
+        help="Number of maps.",
+        kind=kinds.whole(minimum=40),
+        flags=("-n",),
+    )
     seed: int = option(0, help="Seed of everything random.", kind=kinds.whole(minimum=0))

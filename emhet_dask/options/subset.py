@@ -13,20 +13,49 @@ __all__ = ["Export", "Select"]
 
 @dataclass(frozen=True, kw_only=True)
 class Select(Quiet):
-    """Write the volumes or particles of chosen states."""
+    """Write the volumes or particles of chosen states, or that have a block or part."""
 
-    summary = "Write the particles (STAR, .pkl) or volumes (.txt, .csv) of chosen states."
+    summary = "Write the particles (STAR, .pkl) or volumes (.txt, .csv) of chosen states or blocks."
     examples = (
         "emhet select landscape --clusters 0,3 -o particles.star",
         "emhet select landscape --clusters 2 -o ind.pkl",
         "emhet select landscape --clusters 0-4 -o volumes.csv",
+        "emhet select blocks --block 3 --present -o with_3.star",
+        "emhet select blocks --block 3 --min 0.8 -o most_of_3.csv",
+        "emhet select blocks --state 0,2 -o ind.pkl",
+        "emhet select occupancy --block uL2 --absent -o without_uL2.star",
     )
 
     results: str = option(
-        help="Folder of a landscape.", kind=kinds.path(expected="a results folder"), argument=True
+        help="Folder of a landscape, of blocks or of an occupancy.",
+        kind=kinds.path(expected="a results folder"),
+        argument=True,
     )
-    clusters: tuple[int, ...] = option(
-        help="States, such as 0,3 or 0-4.", kind=kinds.numbers(), flags=("-c",)
+    clusters: tuple[int, ...] | None = option(
+        None, help="States of a landscape, such as 0,3 or 0-4.", kind=kinds.numbers(), flags=("-c",)
+    )
+    block: str | None = option(
+        None,
+        help="A block by its number, from 1, or a part of an occupancy by its name.",
+        kind=kinds.label(expected="a number or a name"),
+    )
+    state: tuple[int, ...] | None = option(
+        None,
+        help="Combinations of blocks or parts, such as 0,2, as numbered in the table of states.",
+        kind=kinds.numbers(),
+    )
+    present: bool = option(
+        False,
+        help="Of --block: volumes in which it is present; so without any other choice.",
+        kind=kinds.flag(),
+    )
+    absent: bool = option(
+        False, help="Of --block: volumes in which it is not present.", kind=kinds.flag()
+    )
+    min: float | None = option(
+        None,
+        help="Of --block: volumes in which it is occupied so far at least, such as 0.8.",
+        kind=kinds.number(minimum=0),
     )
     output: str = option(
         help="File to write: .star or .cs, .pkl (cryoDRGN indices), .txt (names) or .csv.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -23,12 +24,15 @@ __all__ = ["relation_graph"]
 
 Place = tuple[float, float]
 
-_WIDTH_INCHES = 10.6
+# The narrowest holds its title and legend; up to the widest, columns spread.
+_NARROWEST_INCHES, _WIDTH_INCHES = 6.0, 10.6
 _NEEDS, _APART, _BOX = "#4d5866", "#c82143", "#f1f3f5"
 _LEAST_RADIUS, _LARGEST_RADIUS = 0.13, 0.27
 _LEFT_INCHES = 0.85
 # Centres of neighbouring blocks in a column, and of columns.
 _ROW_INCHES, _COLUMN_INCHES, _SUBCOLUMN_INCHES = 0.82, 1.95, 1.2
+_MOST_SPREAD = 1.5
+_NOTE_LETTER_INCHES = 0.056
 _MOST_IN_COLUMN = 13
 
 
@@ -66,11 +70,13 @@ def relation_graph(
     nodes = _nodes(blocks, colours)
     layout = _Layout(graph, letters=max((node.letters for node in nodes.values()), default=0))
     top = 0.65 if graph.related else 0.35
+    width = layout.width + 0.3
+    note = textwrap.wrap(_note(relations, noun), int((width - 0.24) / _NOTE_LETTER_INCHES))
     figure = new_figure(
-        width_inches=max(_WIDTH_INCHES, layout.width + 0.3),
-        height_inches=layout.height + top + 0.35,
+        width_inches=width,
+        height_inches=layout.height + top + 0.22 + 0.13 * len(note),
         title=title or f"Which {noun}s need, exclude or accompany which",
-        note=_note(relations, noun),
+        note="\n".join(note),
     )
     axes = panel(
         figure,
@@ -219,7 +225,12 @@ class _Layout:
                 columns.append((x, number / len(shared) * _ROW_INCHES, part))
                 x += _SUBCOLUMN_INCHES
             x += _COLUMN_INCHES - _SUBCOLUMN_INCHES
-        self.width = max(_WIDTH_INCHES - 0.3, x)
+        right = (columns[-1][0] if columns else 0.0) + self._box_width
+        # As many columns as the page holds spread over it; a few do not need it.
+        self.width = max(_NARROWEST_INCHES - 0.3, right)
+        if graph.related and len(columns) > 1:
+            spread = _LEFT_INCHES + _MOST_SPREAD * (columns[-1][0] - _LEFT_INCHES) + self._box_width
+            self.width = max(self.width, min(_WIDTH_INCHES - 0.3, spread))
         inner = max(
             (_rows(part, graph.groups) * _ROW_INCHES + 2 * shift for _, shift, part in columns),
             default=0.0,
@@ -229,7 +240,7 @@ class _Layout:
         stretch = 1.0
         if len(columns) > 1:
             room = self.width - _LEFT_INCHES - self._box_width
-            stretch = min(1.5, max(1.0, room / (columns[-1][0] - _LEFT_INCHES)))
+            stretch = min(_MOST_SPREAD, max(1.0, room / (columns[-1][0] - _LEFT_INCHES)))
         for x, shift, part in columns if graph.related else []:
             self._stack(
                 _LEFT_INCHES + (x - _LEFT_INCHES) * stretch, shift, part, graph.groups, inner

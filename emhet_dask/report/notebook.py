@@ -161,16 +161,18 @@ _BLOCKS_GRAPH = """\
 report.relation_graph(relations, blocks)"""
 
 _BLOCKS_LISTS = """\
-# For instance: volumes that have one block, and particles of these for the next refinement.
+# For instance: volumes that have one block, and lists of their particles for the next refinement.
 one = 1
 if len(blocks):
     chosen = presence[presence[f"block_{one:03d}"] == 1]
     print(f"block {one} is present in {len(chosen)} volumes: {', '.join(chosen['name'][:10])}")
 folder = shlex.quote(str(OUT))
-print("In a terminal, the particles of these, of the others, and of volumes that have 80% of it:")
-print(f"emhet select {folder} --block {one} --present -o present.star")
-print(f"emhet select {folder} --block {one} --absent -o absent.star")
-print(f"emhet select {folder} --block {one} --min 0.8 -o most.star")"""
+ending = "star" if "particles" in blocks else "csv"  # volumes, where particles are not known
+print("In a terminal, a list of these, of the others, of those with 80% of it, and of a state:")
+print(f"emhet select {folder} --block {one} --present -o present.{ending}")
+print(f"emhet select {folder} --block {one} --absent -o absent.{ending}")
+print(f"emhet select {folder} --block {one} --min 0.8 -o most.{ending}")
+print(f"emhet select {folder} --state 0 -o state_0.{ending}")"""
 
 
 def block_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:

@@ -66,7 +66,10 @@ def state_rows(states: pd.DataFrame, names: Sequence[str], *, noun: str = "block
         What is combined.
     """
     first = states.head(_MOST_STATES)
-    called = np.array([name.removeprefix(f"{noun}_").lstrip("0") for name in names])
+    # Blocks are numbers; parts of the user's own may well be called block_003.
+    called = np.array(
+        [name.removeprefix("block_").lstrip("0") if noun == "block" else name for name in names]
+    )
     shown = pd.DataFrame(
         {
             "State": first["state"],

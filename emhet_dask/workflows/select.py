@@ -1,4 +1,4 @@
-"""``emhet select``: the particles or volumes of chosen states, as a file."""
+"""``emhet select``: the particles or volumes of chosen states or blocks, as a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.subset import Select
 from emhet_dask.runtime import read_run
+from emhet_dask.workflows.block_members import PresenceTables, has_landscape, is_presence_folder
 from emhet_dask.workflows.particles import ParticleFile, particle_rows, write_particle_list
 
 __all__ = ["Selected", "members_of", "select", "source_of"]
@@ -43,7 +44,10 @@ class Selected:
 
 @command(Select)
 def select(options: Select) -> Selected:
-    """Write the volumes or particles of chosen states.
+    """Write the volumes or particles of chosen states, or that have a block or part.
+
+    What is chosen is one of three: `clusters` of a landscape; a `block`, which is present, absent
+    or occupied to a least share; or a `state`, a combination of blocks.
 
     Returns
     -------
@@ -52,15 +56,15 @@ def select(options: Select) -> Selected:
     Raises
     ------
     InputError
-        When there is no such state, the file exists, its ending is not known, or particles are
-        asked for and not known.
+        When there is no such state or block, or no volume is left, options contradict each other or
+        the folder, the file exists, its ending is not known, or particles are asked for and not
+        known.
     """
+    _refuse_contradictions(options)
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: exists; --overwrite replaces it")
-    labels = members_of(options.results, options.clusters)
-    if options.exclude_outliers:
-        labels = labels[~labels["outlier"].astype(bool)]
+    labels = _chosen(options)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".txt":
         output.write_text("".join(f"{name}\n" for name in labels["name"]))
@@ -77,6 +81,71 @@ def select(options: Select) -> Selected:
     rows = particle_rows(_with_particles(ensemble), labels["volume"].to_numpy())
     write_particle_list(output, rows, _particle_file(options, ensemble, output))
     return Selected(output, len(labels), len(rows))
+
+
+def _refuse_contradictions(options: Select) -> None:
+    given = [
+        spelled
+        for spelled, value in (
+            ("--clusters", options.clusters),
+            ("--block", options.block),
+            ("--state", options.state),
+        )
+        if value is not None
+    ]
+    if len(given) != 1:
+        found = f"got {' and '.join(given)}" if given else "got none of them"
+        raise InputError(f"--clusters, --block or --state: {found}, expected one")
+    how = [
+        spelled
+        for spelled, value in (
+            ("--present", options.present),
+            ("--absent", options.absent),
+            ("--min", options.min is not None),
+        )
+        if value
+    ]
+    if len(how) > 1:
+        raise InputError(f"{', '.join(how)}: exclude each other, expected one of them")
+    if how and options.block is None:
+        raise InputError(f"{how[0]}: got {given[0]}, expected --block with it")
+    if options.exclude_outliers and options.clusters is None:
+        raise InputError(
+            f"--exclude-outliers: got {given[0]}, expected --clusters, since only a landscape has "
+            "outliers"
+        )
+
+
+def _chosen(options: Select) -> pd.DataFrame:
+    """Return a row for each volume that is asked for, with ``volume`` and ``name``."""
+    if options.clusters is not None:
+        if not has_landscape(options.results) and is_presence_folder(options.results):
+            raise InputError(
+                f"--clusters: {options.results} is no landscape but holds blocks or parts; "
+                "expected --block or --state"
+            )
+        labels = members_of(options.results, options.clusters)
+        return labels[~labels["outlier"].astype(bool)] if options.exclude_outliers else labels
+    if options.state is not None:
+        return PresenceTables.open(options.results, option="--state").in_states(options.state)
+    assert options.block is not None
+    tables = PresenceTables.open(options.results, option="--block")
+    volumes = tables.having(options.block)
+    present = volumes["present"] == 1
+    if options.min is not None:
+        chosen = volumes[volumes["occupancy"] >= options.min]
+        why = f"none has so much of it; the most is {volumes['occupancy'].max():.4g}"
+    else:
+        chosen = volumes[~present if options.absent else present]
+        why = f"it is present in {int(present.sum())} of {len(volumes)}"
+    if not len(chosen):
+        option = (
+            f"--min {options.min:g}"
+            if options.min is not None
+            else ("--absent" if options.absent else "--present")
+        )
+        raise InputError(f"{option}: no volume is left for --block {options.block}: {why}")
+    return chosen
 
 
 def members_of(results: str | Path, clusters: tuple[int, ...] | None) -> pd.DataFrame:
@@ -122,7 +191,8 @@ def source_of(results: str | Path) -> Ensemble:
     InputError
         When it has moved or changed, or the results were made of an array in memory.
     """
-    inputs = read_run(results).inputs
+    run = read_run(results)
+    inputs = run.inputs
     path, source = inputs.get("ensemble"), inputs.get("source")
     if path is None:
         raise InputError(f"{results}: made of an array in memory; there is no store to read from")
@@ -130,7 +200,7 @@ def source_of(results: str | Path) -> Ensemble:
     # Behind a slash is which volumes were selected, before the ensemble went into the landscape.
     if source is not None and str(source).split("/")[0] != ensemble.fingerprint:
         raise InputError(
-            f"the store {path} changed since these results were made; run emhet landscape again"
+            f"the store {path} changed since these results were made; run emhet {run.command} again"
         )
     return ensemble
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+import emhet_dask
 from emhet_dask.cli.main import _build, main
 from emhet_dask.errors import InputError
 from emhet_dask.options import COMMANDS
@@ -36,6 +37,7 @@ def test_every_target_exists_and_has_the_options_of_its_command(words):
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
     assert list(inspect.signature(function).parameters) == list(options.options())
+    assert getattr(emhet_dask, "_".join(words)) is function  # the same from Python
 
 
 def test_help_imports_nothing_heavy():

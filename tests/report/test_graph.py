@@ -147,3 +147,25 @@ def test_names_and_colours_of_parts():
     )
     circles = [patch for patch in figure.axes[0].patches if isinstance(patch, Circle)]
     assert [circle.get_facecolor()[:3] for circle in circles] == [(0, 0, 0), (1, 1, 1), (1, 0, 0)]
+
+
+def test_a_figure_is_as_wide_as_it_needs():
+    related = [table(*[(k + 1, k, "requires") for k in range(1, n)]) for n in (2, 4, 9)]
+    few, some, many = (
+        relation_graph(relations, blocks(range(1, 10))).get_size_inches()[0]
+        for relations in related
+    )
+    assert few <= 6.0 < some <= 10.6 < many
+    for n, relations in zip((2, 4, 9), related, strict=True):
+        figure = relation_graph(relations, blocks(range(1, n + 1)))
+        (axes,) = figure.axes
+        right = max(circle.center[0] + circle.radius for circle in axes.patches[:n])
+        assert 0.6 * axes.get_xlim()[1] <= right < axes.get_xlim()[1]
+
+
+def test_a_long_note_is_in_several_lines_and_inside():
+    relations = table((1, 2, "associated"), (1, 3, "requires"), (2, 3, "opposed"))
+    figure = relation_graph(relations, blocks([1, 2, 3]))
+    (note,) = [text for text in figure.texts if "not drawn" in text.get_text()]
+    assert note.get_text().count("\n") == 1
+    assert note.get_window_extent(dpi=figure.dpi).x1 < figure.bbox.x1

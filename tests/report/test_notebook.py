@@ -11,7 +11,9 @@ import pytest
 import xarray as xr
 
 from emhet_dask.analysis.relations import block_relations, state_table
+from emhet_dask.cli.main import _build
 from emhet_dask.formats.mrc_write import write_map
+from emhet_dask.options.subset import Select
 from emhet_dask.report.notebook import block_cells, landscape_cells, write_notebook
 
 
@@ -126,8 +128,13 @@ def test_every_cell_runs_on_finished_blocks(blocks_folder: Path, capsys) -> None
     assert len(drawn) == 6
     assert str(names["OUT"]) == str(blocks_folder)
     printed = capsys.readouterr().out
-    command = next(line for line in printed.splitlines() if line.endswith("present.star"))
-    assert shlex.split(command)[:5] == ["emhet", "select", str(blocks_folder), "--block", "1"]
+    commands = [line for line in printed.splitlines() if line.startswith("emhet select")]
+    assert len(commands) == 4
+    for line in commands:  # the command line takes each as it is printed
+        _, word, *arguments = shlex.split(line)
+        parsed = _build().commands[word].make_context(word, arguments).params
+        assert parsed["results"] == str(blocks_folder)
+        assert Select(**parsed).output.endswith(".csv")
 
 
 @pytest.mark.slow

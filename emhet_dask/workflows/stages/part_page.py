@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from emhet_dask.analysis.occupancy import rescale_parts
@@ -14,6 +13,7 @@ from emhet_dask.report.clustermap import occupancy_clustermap
 from emhet_dask.report.graph import relation_graph
 from emhet_dask.report.html import Picture, Section, write_report
 from emhet_dask.report.palette import STATE_COLOURS
+from emhet_dask.report.relation_rows import relation_rows, state_rows
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
 from emhet_dask.workflows.stages.job import Job
@@ -21,17 +21,6 @@ from emhet_dask.workflows.stages.page import provenance
 from emhet_dask.workflows.stages.part_tables import PartTables
 
 __all__ = ["part_report_stage"]
-
-# Rows on the page, which would be long with all of them.
-_MOST_STATES = 20
-_MOST_RELATIONS = 60
-_WORDS = {
-    "requires": "requires",
-    "together": "always together with",
-    "excludes": "excludes",
-    "associated": "more often with",
-    "opposed": "less often with",
-}
 
 
 def part_report_stage(job: Job, tables: PartTables, *, relative: bool) -> None:
@@ -133,13 +122,13 @@ def _sections(
             "By Fisher's exact test on presence, corrected for all pairs by Holm's method; a rule "
             "holds in all but 5% of the volumes. All pairs are in occupancy_relations.csv.",
             [Picture(folder / "relations.png", "What must be there first is at the left.")],
-            _relations_table(related) if len(related) else None,
+            relation_rows(related, noun="part") if len(related) else None,
         ),
         Section(
             "Combinations",
             "Which parts are present together, the most frequent first; all are in "
-            "occupancy_states.csv.",
-            table=_states_table(tables.states, tables.names),
+            "occupancy_states.csv. emhet select --state makes particle lists of them.",
+            table=state_rows(tables.states, tables.names, noun="part"),
         ),
     ]
 
@@ -153,42 +142,3 @@ def _parts_table(parts: pd.DataFrame) -> pd.DataFrame:
     }
     shown = parts.rename(columns=titles)[list(titles.values())]
     return shown.assign(Share=[f"{share:.1%}" for share in parts["fraction"]])
-
-
-def _relations_table(related: pd.DataFrame) -> pd.DataFrame:
-    first = related.sort_values("p_adjusted", kind="stable").head(_MOST_RELATIONS)
-    interval = [
-        f"{low:,.3g} to {high:,.3g}"
-        for low, high in zip(first["odds_low"], first["odds_high"], strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "Part": first["block_a"],
-            "Relation": [_WORDS[word] for word in first["relation"]],
-            "Other part": first["block_b"],
-            "Both": first["both"],
-            "First only": first["a_only"],
-            "Second only": first["b_only"],
-            "Neither": first["neither"],
-            "Odds ratio": first["odds_ratio"],
-            "95% interval": interval,
-            "p, corrected": [f"{p:.1e}" for p in first["p_adjusted"]],
-        }
-    )
-
-
-def _states_table(states: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    first = states.head(_MOST_STATES)
-    patterns = first[names].to_numpy(dtype=bool)
-    shown = pd.DataFrame(
-        {
-            "State": first["state"],
-            "Parts present": [
-                ", ".join(np.array(names)[pattern]) or "none" for pattern in patterns
-            ],
-            "Volumes": first["volumes"],
-        }
-    )
-    if "particles" in first:
-        shown["Particles"] = first["particles"].round().astype("Int64")
-    return shown.assign(Share=[f"{share:.1%}" for share in first["fraction"]])
