@@ -28,6 +28,8 @@ _FEWEST_VOLUMES = 8
 # Correlations are looked at up to this part of the box, and reach at least so many voxels.
 _FARTHEST = 1 / 8
 _NEAREST = 2.0
+# A Gaussian correlation that falls to 1/e at some distance is 0.002 at so many times that.
+_TIMES = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,9 @@ class Background:
     limit : float
         Correlation that is too small to be seen in so many volumes.
     reached : bool
-        Whether the correlation falls below the limit at all; if not, `length` is the farthest
-        distance that was looked at.
+        Whether the correlation falls below the limit within an eighth of the box. If not, as with
+        maps from a decoder, whose background drifts as a whole, `length` is 2.5 times the distance
+        at which it falls to 1/e.
     """
 
     std: float
@@ -91,6 +94,8 @@ def measure_background(volumes: Iterable[NDArray[Any]], *, n_volumes: int) -> Ba
         return Background(0.0, _NEAREST, np.ones(1), limit)
     correlation = _correlation(volumes, mean, quiet, farthest)
     length, reached = _falls_below(correlation, limit)
+    if not reached:
+        length = min(length, _TIMES * _falls_below(correlation, float(np.exp(-1)))[0])
     level = float(np.sqrt(np.mean(std[quiet] ** 2)))
     return Background(level, max(length, _NEAREST), correlation, limit, reached)
 

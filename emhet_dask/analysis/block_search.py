@@ -16,12 +16,14 @@ from emhet_dask.analysis.association import Association
 from emhet_dask.analysis.binarised import Occupied
 from emhet_dask.analysis.blocks import (
     alike,
+    ball_voxels,
     density_contrast,
     expand_blocks,
     halves_of,
     inscribed_radius,
     largest_first,
     merge_communities,
+    merge_inseparable,
 )
 from emhet_dask.analysis.communities import communities
 from emhet_dask.analysis.expansion import linked_fractions
@@ -132,9 +134,9 @@ def search_blocks(
     occupied: Occupied,
     tests: Association,
     near: NearPairs | None = None,
-    min_voxels: int = 6,
-    min_radius: float = 0.0,
+    min_voxels: int | None = None,
     expand_fraction: float = 0.25,
+    tolerance: float = 0.05,
     seed: int = 0,
     compute: Compute = dask.compute,
 ) -> BlocksFound:
@@ -151,12 +153,14 @@ def search_blocks(
         That the edges were found by.
     near : NearPairs, optional
         Pairs that count for nothing.
-    min_voxels : int
-        Smaller groups are no blocks of their own; their voxels may join one.
-    min_radius : float
-        Nor are thinner ones, by `inscribed_radius`, in voxels.
+    min_voxels : int, optional
+        Smaller groups are no blocks of their own; their voxels may join one. By default those that
+        are smaller than a ball with the reach of the background for radius, and those in which one
+        of half that radius does not fit.
     expand_fraction : float
         See `expand_blocks`.
+    tolerance : float
+        See `emhet_dask.analysis.blocks.merge_inseparable`.
     seed : int
     compute : callable
         Like `dask.compute`; called for the two passes over the matrix and the pairs of voxels of
@@ -170,13 +174,13 @@ def search_blocks(
     neighbour, phi = positive["neighbour"].values, positive["phi"].values
     found = communities(neighbour, phi, seed=seed)
     parts = largest_first(found.labels, least=_COUNTED)
-    halves = densities.sums(halves_of(parts, seed=seed), compute=compute)["occupancy"].values
-    if halves.shape[1] % 2:  # the last community has no voxel in its second half
-        halves = np.concatenate([halves, halves[:, -1:]], axis=1)
-    groups = merge_communities(parts, alike(halves))
-    core = largest_first(groups, least=min_voxels)
+    groups = _merged(parts, densities, tolerance=tolerance, seed=seed, compute=compute)
+    reach = 0.0 if near is None else near.least_distance
+    core = largest_first(groups, least=ball_voxels(reach) if min_voxels is None else min_voxels)
     small = int(groups.max(initial=-1) - core.max(initial=-1))
-    core, thin = _thick_enough(core, densities.coordinates, min_radius)
+    thin = 0
+    if min_voxels is None:
+        core, thin = _thick_enough(core, densities.coordinates, reach / 2)
     labels = core
     members, rest = np.flatnonzero(core >= 0), np.flatnonzero(core < 0)
     if len(members) and len(rest):
@@ -200,6 +204,33 @@ def search_blocks(
         resolution=found.resolution,
         dropped={"small": small, "thin": thin, "flickering": flickering},
     )
+
+
+def _merged(
+    parts: NDArray[np.int64],
+    densities: Occupancy,
+    *,
+    tolerance: float,
+    seed: int,
+    compute: Compute,
+) -> NDArray[np.int64]:
+    """Put together communities that come and go together, from one pass over the matrix."""
+    sums = densities.sums(halves_of(parts, seed=seed), compute=compute)
+    halves, sizes = sums["occupancy"].values, sums["voxels"].values
+    if halves.shape[1] % 2:  # the last community has no voxel in its second half
+        halves = np.concatenate([halves, halves[:, -1:]], axis=1)
+        sizes = np.append(sizes, 0)
+    groups = merge_communities(parts, alike(halves))
+    n_groups = int(groups.max(initial=-1)) + 1
+    if n_groups < 2:
+        return groups
+    # Of each half the group that it is in now; voxels of a community are in one group.
+    group = np.zeros(len(sizes) // 2, dtype=np.int64)
+    group[parts[parts >= 0]] = groups[parts >= 0]
+    member = np.zeros((len(sizes), n_groups))
+    member[np.arange(len(sizes)), np.repeat(group, 2)] = sizes
+    occupancy = np.nan_to_num(halves) @ member / member.sum(axis=0)
+    return merge_inseparable(groups, presence(occupancy)[0], tolerance=tolerance)
 
 
 def _thick_enough(

@@ -15,7 +15,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.ndimage import distance_transform_edt, generate_binary_structure, label
+from scipy.ndimage import (
+    distance_transform_edt,
+    find_objects,
+    generate_binary_structure,
+    label,
+)
 from scipy.spatial.distance import squareform
 
 __all__ = [
@@ -27,14 +32,15 @@ __all__ = [
     "inscribed_radius",
     "largest_first",
     "merge_communities",
+    "merge_inseparable",
     "pieces_of",
 ]
 
 Labels = NDArray[np.int64]
 
-# Correlation of two occupancies, free of their noise, from which they are of one block: parts of
-# which one is missing in one volume of twenty where the other is present reach 0.9.
-_ALIKE = 0.95
+# Correlation of two occupancies, free of most of their noise, from which they are of one block.
+# Halves of a community share some noise, for which 0.05 is left.
+_ALIKE = 0.9
 # Reliability below which an occupancy is noise, and like nothing.
 _UNRELIABLE = 0.2
 # Part of a block below which a piece of it is not counted.
@@ -111,6 +117,37 @@ def merge_communities(labels: Labels, likeness: NDArray[np.float64]) -> Labels:
     return largest_first(np.where(labels >= 0, merged[labels], -1))
 
 
+def merge_inseparable(labels: Labels, present: NDArray[np.bool_], *, tolerance: float) -> Labels:
+    """Make one block of groups that are always present together (average linkage).
+
+    Parameters
+    ----------
+    labels : array of int (voxel,)
+        From 0; -1: none.
+    present : array of bool (volume, group)
+    tolerance : float
+        Share of the volumes that have either of two groups in which the other may be missing.
+
+    Returns
+    -------
+    array of int (voxel,)
+        From 0, the largest first; -1 as before. Groups that are always or never present are left
+        alone, since nothing is known of them.
+    """
+    counts = present.astype(np.float64).T @ present
+    size = counts.diagonal()
+    if len(size) < 2:
+        return labels
+    known = (size > 0) & (size < len(present))
+    # Share of a's volumes that lack b.
+    alone = (size[:, None] - counts) / np.maximum(size, 1)[:, None]
+    distance = np.where(known[:, None] & known, np.maximum(alone, alone.T), 1.0)
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(distance, checks=False), "average")
+    merged = fcluster(tree, tolerance, criterion="distance")
+    return largest_first(np.where(labels >= 0, merged[labels], -1))
+
+
 def largest_first(labels: Labels, *, least: int = 1) -> Labels:
     """Renumber groups from 0 by falling size, and drop those of fewer voxels than `least`.
 
@@ -172,14 +209,16 @@ def density_contrast(
     Returns
     -------
     array (block,)
-        Difference of the means over volumes with and without; 0 where either is missing.
+        Difference of the means over volumes with and without; 0 where either is missing. Infinite
+        for a threshold of 0, which is no unit.
     """
     n_with = present.sum(axis=0)
     n_without = len(present) - n_with
     total = density.sum(axis=0)
     inside = (density * present).sum(axis=0)
     difference = inside / np.maximum(n_with, 1) - (total - inside) / np.maximum(n_without, 1)
-    return np.where((n_with > 0) & (n_without > 0), difference / abs(level), 0.0)
+    contrast = difference / abs(level) if level else np.copysign(np.inf, difference)
+    return np.where((n_with > 0) & (n_without > 0), contrast, 0.0)
 
 
 def expand_blocks(labels: Labels, links: xr.Dataset, *, least_fraction: float) -> Labels:
@@ -227,9 +266,11 @@ def pieces_of(labels: NDArray[Any]) -> pd.DataFrame:
     """
     corners = generate_binary_structure(3, 3)
     rows = []
-    for block in range(1, int(labels.max(initial=0)) + 1):
-        inside = labels == block
-        pieces, _ = label(inside, structure=corners)
+    places: list[Any] = find_objects(labels)
+    for block, place in enumerate(places, start=1):
+        if place is None:  # a number that no voxel has
+            continue
+        pieces, _ = label(labels[place] == block, structure=corners)
         sizes = np.sort(np.bincount(pieces.reshape(-1))[1:])[::-1]
         counted = sizes[sizes >= _PIECE * sizes.sum()]
         rows.append((block, int(sizes.sum()), len(counted), ";".join(map(str, counted))))

@@ -69,7 +69,15 @@ class Blocked:
         related = [f"{count} {kind}" for kind, count in kinds.items() if kind != "independent"]
         if related:
             found += f"; pairs of blocks: {', '.join(related)}"
-        return f"{found}.\nReport: {self.folder / 'report.html'}"
+        lines = [f"{found}."]
+        tables = self.tables.blocks
+        spread = tables.loc[~tables["two_modes"].astype(bool), "block"].astype(str)
+        if len(spread):
+            lines.append(
+                f"warning: occupancy is spread out, not in two groups, for block "
+                f"{', '.join(spread)}: presence there depends on the cut"
+            )
+        return "\n".join([*lines, f"Report: {self.folder / 'report.html'}"])
 
 
 @command(Blocks)
@@ -125,7 +133,8 @@ def blocks(options: Blocks) -> Blocked:
         matrix_stage(job, mask["mask"].values)
         thresholds = thresholds_stage(job, deciding)
         limits = np.outer(factors, thresholds["threshold"].values)
-        occupied_stage(job, limits, said=f"--threshold {options.threshold}")
+        screened = " or a factor in --screen-thresholds" if options.screen_thresholds else ""
+        occupied_stage(job, limits, said=f"--threshold {options.threshold}{screened}")
         levels = voxel_pairs_stage(
             job,
             _pair_options(options, thresholds.attrs["background_length_voxels"]),

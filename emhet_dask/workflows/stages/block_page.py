@@ -63,7 +63,7 @@ def write_block_page(
             f"in others, {evidence['voxels_in_blocks']:,} ({share:.0%}) come and go with a block."
         ),
         summary=_summary(job, evidence, thresholds),
-        warnings=_warnings(evidence),
+        warnings=_warnings(evidence, tables.blocks),
         sections=_sections(folder, tables, related, screening),
         provenance=provenance(job),
     )
@@ -83,15 +83,26 @@ def _summary(
     ]
 
 
-def _warnings(evidence: dict[str, Any]) -> list[Remark]:
+def _warnings(evidence: dict[str, Any], blocks: pd.DataFrame) -> list[Remark]:
     found = []
+    spread = blocks.loc[~blocks["two_modes"].astype(bool), "block"].astype(str).tolist()
+    if spread:
+        found.append(
+            Remark(
+                f"{'Block' if len(spread) == 1 else 'Blocks'} {', '.join(spread)}: occupancy is "
+                "spread out, not in two groups. Which volumes have it depends on the cut, and "
+                "relations between such blocks are what any gradual change gives.",
+                serious=True,
+            )
+        )
     if not evidence["background_reached"]:
         found.append(
             Remark(
-                "The background stays correlated as far as was looked "
-                f"({evidence['background_length_angstrom']:.3g} Å): blocks may be artefacts of it. "
-                "Look in ChimeraX whether density comes and goes in them.",
-                serious=True,
+                "The background stays correlated over an eighth of the box, as that of maps from "
+                "a decoder does; it is taken to reach "
+                f"{evidence['background_length_angstrom']:.3g} Å. --background-length says "
+                "otherwise.",
+                serious=False,
             )
         )
     for key, words in (
@@ -151,7 +162,7 @@ def _sections(
             Section(
                 "Combinations",
                 "Which blocks are present together, the most frequent first; all are in "
-                "block_states.csv. emhet select makes particle lists of them.",
+                "block_states.csv. emhet select --state makes particle lists of them.",
                 table=state_rows(tables.states, _names(tables)),
             ),
         ]

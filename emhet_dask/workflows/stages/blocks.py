@@ -14,7 +14,7 @@ import xarray as xr
 from emhet_dask.analysis.agreement import adjusted_rand_index
 from emhet_dask.analysis.block_search import BlocksFound, Occupancy, search_blocks
 from emhet_dask.analysis.blocks import ball_voxels, pieces_of
-from emhet_dask.analysis.relations import block_relations, state_table
+from emhet_dask.analysis.relations import block_relations, state_table, two_modes
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.formats.blocks_pickle import write_blocks_pickle
@@ -232,8 +232,6 @@ def _search(
     factor: float = 1.0,
     setting: int = 0,
 ) -> BlocksFound:
-    length = pairs.options.length_voxels
-    least = ball_voxels(length) if options.min_voxels == "auto" else int(options.min_voxels)
     densities = Occupancy(
         matrix=open_matrix(str(job.group("matrix")))["matrix"].data,
         columns=pairs.bits.matrix_column,
@@ -248,9 +246,9 @@ def _search(
             occupied=pairs.bits,
             tests=pairs.tests(setting),
             near=pairs.near,
-            min_voxels=least,
-            min_radius=length / 2 if options.min_voxels == "auto" else 0.0,
+            min_voxels=None if options.min_voxels == "auto" else int(options.min_voxels),
             expand_fraction=options.expand_fraction,
+            tolerance=options.tolerance,
             seed=options.seed,
             compute=compute,
         )
@@ -272,8 +270,8 @@ def _write_maps(job: Job, workspace: Path, pairs: VoxelPairs, found: BlocksFound
     write_map(workspace / "mean.mrc", mean_map, **space)
     write_map(workspace / "blocks.mrc", labels, **space)
     for block in range(1, found.n_blocks + 1):
-        inside = (labels == block).astype(np.float32)
-        write_map(workspace / f"block_{block:03d}.mrc", inside, **space)
+        # Of bytes: thirty blocks of a large box would be gigabytes of float32.
+        write_map(workspace / f"block_{block:03d}.mrc", labels == block, **space)
     write_blocks_pickle(workspace / "blocks.pkl", labels)
     core = np.zeros(box**3, dtype=bool)
     core[pairs.bits.voxel_index] = found.core
@@ -318,6 +316,7 @@ def _tables(
     blocks["fraction"] = found.present.mean(axis=0)
     if weights is not None:
         blocks["particles"] = weights @ found.present
+    blocks["two_modes"] = ~np.isnan(two_modes(found.occupancy))
     blocks["cut"], blocks["phi"], blocks["contrast"] = found.cuts, found.phi, found.contrast
     numbers = list(range(1, found.n_blocks + 1))
     alpha = {"alpha": min(options.positive_p, options.negative_p)}
