@@ -232,17 +232,29 @@ def _column_of_volumes(
 
 def _rows_by_map(keys: pd.Series, names: Sequence[str], *, path: str | Path) -> np.ndarray:
     """Return the row of each volume, whose key is its name or the number at the end of it."""
-    if not keys.str.strip().str.fullmatch(r"\d+").all():
+    if not keys.str.strip().str.fullmatch(r"\d{1,18}").all():
         return _rows_by_name(keys, names, path=path)
-    ends = [_LAST_NUMBER.search(_MAP_ENDING.sub("", name)) for name in names]
-    nameless = [name for name, end in zip(names, ends, strict=True) if end is None]
-    if nameless:
-        raise InputError(
-            f"{path}: gives volumes by the number at the end of their names, but {nameless[0]} "
-            "ends in none; use a column name"
-        )
-    numbers = [str(int(end.group())) for end in ends if end is not None]
-    return _rows_by_name(keys.str.strip().map(int).map(str), numbers, path=path)
+    rows_of: dict[int, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(int(key), []).append(row)
+    told = f"{path}: gives volumes by the number at the end of their names, "
+    rows, problems, seen = np.zeros(len(names), np.int64), [], dict[int, str]()
+    for index, name in enumerate(names):
+        end = _LAST_NUMBER.search(_MAP_ENDING.sub("", name))
+        if end is None:
+            raise InputError(f"{told}but {name} ends in none; use a column name")
+        number = int(end.group())
+        if number in seen:
+            raise InputError(f"{told}which {seen[number]} and {name} share; use a column name")
+        seen[number] = name
+        found = rows_of.get(number, [])
+        if len(found) == 1:
+            rows[index] = found[0]
+        else:
+            problems.append(f"{name} is " + (f"there {len(found)} times" if found else "missing"))
+    if problems:
+        raise InputError(f"{path}: " + join_problems(problems, what="volumes do not fit", limit=5))
+    return rows
 
 
 def _numbers(texts: pd.Series) -> np.ndarray:

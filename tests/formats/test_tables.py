@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emhet_dask.errors import InputError
-from emhet_dask.formats.tables import read_csv, read_latents, read_names, read_weights
+from emhet_dask.formats.tables import (
+    read_csv,
+    read_latents,
+    read_names,
+    read_thresholds,
+    read_weights,
+)
 
 NAMES = ["job1/vol_001", "job2/vol_001", "vol_002"]
 
@@ -136,3 +142,66 @@ def test_a_comma_at_the_end_of_each_row_is_no_column(tmp_path):
     path.write_text("original_filename,custom_name\nvol_0.mrc,A,x\nvol_1.mrc,B,\n")
     with pytest.raises(InputError, match="rows have more cells than the 2 columns named"):
         read_names(path, names=["vol_0", "vol_1"])
+
+
+MAPS = ["run/vol_000", "run/vol_001", "run/vol_010"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,threshold\nrun/vol_000,0.1\nrun/vol_001,-2e-3\nrun/vol_010,3\n",
+        "volume, Threshold\n2, 3\n0, 0.1\n1, -0.002\n",
+        # As SIREn writes it: from a data frame with its index, which has no name.
+        ",vol_id,denormalized_predictions\n0,10,3\n1,0,0.1\n2,1,-0.002\n",
+        ",vol_id,denormalized_predictions\n0,010,3\n1,000,0.1\n2,001,-0.002\n",
+        ",vol_id,predictions,denormalized_predictions\n"
+        "0,vol_010.mrc,9,3\n1,vol_000.mrc,9,0.1\n2,vol_001.mrc,9,-0.002\n",
+        "vol_id,denormalized_predictions\nvol_010,3\nvol_000,0.1\nvol_001,-0.002\nvol_099,7\n",
+        "vol_id,denormalized_predictions\n 10 ,3\n0,0.1\n1,-0.002\n99,7\n",
+        # Of two columns, the one that is named as ours is.
+        "name,threshold,denormalized_predictions\nvol_000,0.1,8\nvol_001,-0.002,8\nvol_010,3,8\n",
+    ],
+)
+def test_thresholds_are_found_by_name_number_or_the_end_of_a_name(tmp_path, text):
+    found = read_thresholds(saved(tmp_path, text), names=MAPS)
+    assert found.dtype == np.float64
+    assert found.tolist() == [0.1, -0.002, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,level\nvol_000,1\n", "columns name,threshold or volume,threshold, found name,level"),
+        ("threshold\n1\n", "expected the columns name,threshold"),
+        (",vol_id,denormalized_predictions\n0,0,1\n1,1,1\n", "run/vol_010 is missing"),
+        (",vol_id,denormalized_predictions\n0,0,1\n1,1,1\n2,1,1\n3,10,1\n",
+         "run/vol_001 is there 2 times"),
+        ("vol_id,denormalized_predictions\nvol_000,1\nvol_010,1\n", "run/vol_001 is missing"),
+        ("name,threshold\nvol_000,1\nvol_001,1\n", "run/vol_010 is missing"),
+        ("name,threshold\nvol_000,1\nvol_000,1\nvol_001,1\nvol_010,2\n", "is there 2 times"),
+        ("volume,threshold\n0,1\n0,1\n1,1\n2,1\n", "volume 0 is there twice"),
+        ("volume,threshold\n0,x\n1,\n2,1\n",
+         "the threshold of run/vol_000 is 'x'; expected a number (and 1 more)"),
+        ("vol_id,denormalized_predictions\n0,1\n1,nan\n10,1\n",
+         "the denormalized_predictions of run/vol_001 is 'nan'; expected a number"),
+        ("volume,threshold\n0,inf\n1,1\n2,1\n", "of run/vol_000 is 'inf'; expected a number"),
+    ],
+)  # fmt: skip
+def test_faulty_thresholds_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError) as refused:
+        read_thresholds(saved(tmp_path, text), names=MAPS)
+    assert message in str(refused.value)
+    assert "table.csv" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_at_the_end_of_names_that_have_none_or_the_same(tmp_path):
+    path = saved(tmp_path, "vol_id,denormalized_predictions\n0,1\n1,1\n")
+    with pytest.raises(InputError, match="but closed ends in none; use a column name"):
+        read_thresholds(path, names=["vol_0", "closed"])
+    with pytest.raises(InputError, match="which a/vol_1 and b/vol_01 share; use a column name"):
+        read_thresholds(path, names=["a/vol_1", "b/vol_01"])
+    long = saved(tmp_path, f"vol_id,threshold\n{'1' * 5000},1\n")
+    with pytest.raises(InputError, match="vol_1 is missing"):
+        read_thresholds(long, names=["vol_1"])

@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 
 from emhet_dask.errors import InputError
 from emhet_dask.options import COMMANDS, command, kinds
+from emhet_dask.options.blocks import Blocks
 from emhet_dask.options.landscape import Landscape
 
 
@@ -52,6 +54,65 @@ def test_lists_of_numbers(text, numbers):
 def test_lists_that_are_none(text):
     with pytest.raises(ValueError, match=r".*"):
         kinds.numbers().parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ("0.8", (0.8,)),
+        ("0.8, 1,1e-3", (0.8, 1.0, 0.001)),
+        ([0.8, "1"], (0.8, 1.0)),
+        ((0.25,), (0.25,)),
+        (2, (2.0,)),
+        (0.5, (0.5,)),
+    ],
+)
+def test_lists_of_decimals(given, numbers):
+    found = kinds.decimals("factors", above=0).parse(given)
+    assert found == numbers
+    assert all(type(value) is float for value in found)
+
+
+@pytest.mark.parametrize(
+    "given", ["", "a", "1,,2", "0", "1,0", "-1", "nan", "inf", [], 0, "0.5", [0.2, 0.7], True, None]
+)
+def test_decimals_that_are_none_or_out_of_bounds(given):
+    with pytest.raises((ValueError, TypeError)):
+        kinds.decimals("levels", above=0, below=0.5).parse(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [("auto", "auto"), ("0.02", "0.02"), (0.02, "0.02"), (-1, "-1.0"), (Path("t.csv"), "t.csv")],
+)
+def test_a_number_or_a_path_is_a_text(given, text):
+    assert Blocks(ensemble="e", output="o", threshold=given).threshold == text
+
+
+@pytest.mark.parametrize("given", [None, "", True, [0.1], b"t.csv"])
+def test_neither_a_number_nor_a_path(given):
+    with pytest.raises(InputError, match=r"--threshold: got .*, expected auto, a number or"):
+        Blocks(ensemble="e", output="o", threshold=given)
+
+
+def test_decimals_that_an_option_refuses():
+    message = "--screen-p: got '0.01,0.5', expected levels separated by commas, such as 0.001,0.01"
+    with pytest.raises(InputError, match=message):
+        Blocks(ensemble="e", output="o", screen_p="0.01,0.5")
+    with pytest.raises(InputError, match="--screen-thresholds: got '0', expected factors"):
+        Blocks(ensemble="e", output="o", screen_thresholds="0")
+    assert Blocks(ensemble="e", output="o", screen_p="0.01").screen_p == (0.01,)
+
+
+@pytest.mark.parametrize(("given", "text"), [("3", "3"), (3, "3"), ("uL2", "uL2"), ("003", "003")])
+def test_labels_are_numbers_or_names_and_stay_texts(given, text):
+    assert kinds.label(expected="a name").parse(given) == text
+
+
+@pytest.mark.parametrize("given", ["", True, 1.5, None, ("a",)])
+def test_labels_that_are_none(given):
+    with pytest.raises(ValueError, match=r".*"):
+        kinds.label(expected="a name").parse(given)
 
 
 @pytest.mark.parametrize(("options", "target"), COMMANDS.values(), ids=str)
