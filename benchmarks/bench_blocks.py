@@ -149,7 +149,7 @@ def test_the_command_on_five_hundred_maps(benchmark, report, tmp_path, full):
 
     def ours():
         # A density that leaves some 10,000 of the 27,000 voxels.
-        arguments = emhet("blocks", store, "-o", tmp_path / "out", "--threshold", "0.56", "-q")
+        arguments = emhet("blocks", store, "-o", tmp_path / "out", "--threshold", "0.6", "-q")
         cost = run_measured(arguments, stdout=subprocess.DEVNULL)
         figures.update(seconds=cost.seconds, peak_gib=cost.peak_gib)
 

@@ -43,6 +43,7 @@ class Communities:
         From 0, the largest first; -1 for a voxel without an edge.
     resolution : float
     stability : pandas.DataFrame
+        Of the resolutions that were tried, the finest first to be tried and the last to be listed:
         ``resolution``, ``communities`` (of 6 voxels or more) and ``stability``, the mean adjusted
         Rand index of the communities and those of four fifths of the edges.
     """
@@ -100,19 +101,20 @@ def communities(
         return Communities(labels, _RESOLUTIONS[0], _table([], [], []))
     graph = csr_matrix(graph[linked][:, linked])
     thinned = [_thinned(graph, np.random.default_rng([seed, draw])) for draw in range(_DRAWS)]
-    found = [_louvain(graph, resolution, seed) for resolution in _RESOLUTIONS]
-    stable = [
-        float(
-            np.mean(
-                [adjusted_rand_index(whole, _louvain(part, resolution, seed)) for part in thinned]
-            )
-        )
-        for whole, resolution in zip(found, _RESOLUTIONS, strict=True)
-    ]
+    tried = []
+    for resolution in reversed(_RESOLUTIONS):
+        whole = _louvain(graph, resolution, seed)
+        parts = [_louvain(part, resolution, seed) for part in thinned]
+        stable = float(np.mean([adjusted_rand_index(whole, part) for part in parts]))
+        tried.append((resolution, whole, stable))
+        if stable >= _STABLE:  # what is coarser need not be looked at
+            break
+    tried.reverse()
+    resolutions, found, stabilities = (list(each) for each in zip(*tried, strict=True))
     counts = [int(np.count_nonzero(np.bincount(whole) >= _COUNTED)) for whole in found]
-    best = _finest_stable(stable)
+    best = _finest_stable(stabilities)
     labels[linked] = found[best]
-    return Communities(labels, _RESOLUTIONS[best], _table(_RESOLUTIONS, counts, stable))
+    return Communities(labels, resolutions[best], _table(resolutions, counts, stabilities))
 
 
 def _louvain(graph: csr_matrix, resolution: float, seed: int) -> Labels:

@@ -132,12 +132,12 @@ def _draw(axes: Axes, values: Array, here: Array, block: int, *, span: tuple[flo
         np.histogram(np.clip(values[chosen & np.isfinite(values)], *span), edges)[0]
         for chosen in (~here, here)
     )
-    width = edges[1] - edges[0]
     for count, below, colour in (
         (absent, np.zeros_like(absent), NO_STATE),
         (present, absent, block_colour(block)),
     ):
-        axes.bar(edges[:-1], count, width, bottom=below, color=colour, align="edge", lw=0)
+        # One shape instead of forty bars, which take half a second in a figure of twelve panels.
+        axes.stairs(below + count, edges, baseline=below, fill=True, color=colour, lw=0)
     axes.set_xlim(*span)
     axes.set_ylim(0, 1.15 * max(int((absent + present).max()), 1))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,15 @@ def block_surfaces(
         title=f"{counted(len(blocks), 'block')} within the mean map",
         note="\n".join(lines),
     )
-    _draw_together(figure, shell, parts, level=level, side=frame.side * voxel_size_angstrom)
-    behind = glass(shell, level=level, view=_VIEW_OF_ONE, pixels=round(_TILE_INCHES * DPI))
-    alone = dict(_fields(parts))
-    for k, row in enumerate(rows):
-        number = int(row["block"])
+    numbers = [int(row["block"]) for row in rows]
+    # Rays are cast in threads; Matplotlib draws in this one alone.
+    with ThreadPoolExecutor() as pool:
+        views = pool.map(_View(shell, parts, level), VIEWS)
+        single = pool.map(_Single(shell, parts, level), numbers)
+        together = list(views)
+        alone = list(single)
+    _draw_together(figure, together, side=frame.side * voxel_size_angstrom)
+    for k, (row, number, picture) in enumerate(zip(rows, numbers, alone, strict=True)):
         line, column = divmod(k, _COLUMNS)
         left = 0.12 + column * (_WIDTH - 0.24) / _COLUMNS
         axes = picture_panel(
@@ -117,18 +122,6 @@ def block_surfaces(
             transform=axes.transAxes,
             clip_on=False,
         )
-        field = np.zeros(parts.shape, dtype=np.float32)
-        if number in alone:
-            where, values = alone[number]
-            field[where] = values
-        picture = shaded_blocks(
-            field,
-            level=_LEVEL,
-            labels=np.ones_like(parts),
-            colours=np.array([(0, 0, 0), to_rgb(block_colour(number))]),
-            view=_VIEW_OF_ONE,
-            within=behind,
-        )
         _show(axes, picture)
     return figure
 
@@ -144,30 +137,66 @@ def _note(level: float, level_name: str, *, shown: int, total: int) -> str:
     return note + repeated_colours(total)
 
 
-def _draw_together(
-    figure: Figure, shell: Array, parts: Array, *, level: float, side: float
-) -> None:
-    field = np.zeros(parts.shape, dtype=np.float32)
-    for _, (where, values) in _fields(parts):
-        field[where] += values
-    colours = np.array([to_rgb(block_colour(k)) for k in range(int(parts.max(initial=0)) + 1)])
-    # What lies just outside of the voxels has the colour of the nearest.
-    nearest = parts
-    if parts.any():
-        places = ndimage.distance_transform_edt(
-            parts == 0, return_distances=False, return_indices=True
+class _View:
+    """All blocks within the glass, seen from one side."""
+
+    def __init__(self, shell: Array, parts: Array, level: float) -> None:
+        self._shell, self._level = shell, level
+        self._field = np.zeros(parts.shape, dtype=np.float32)
+        for _, (where, values) in _fields(parts):
+            self._field[where] += values
+        self._colours = np.array(
+            [to_rgb(block_colour(k)) for k in range(int(parts.max(initial=0)) + 1)]
         )
-        nearest = parts[tuple(places)]
-    for k, (name, words) in enumerate(VIEWS.items()):
+        # What lies just outside of the voxels has the colour of the nearest.
+        self._nearest = parts
+        if parts.any():
+            places = ndimage.distance_transform_edt(
+                parts == 0, return_distances=False, return_indices=True
+            )
+            self._nearest = parts[tuple(places)]
+
+    def __call__(self, view: str) -> Array:
+        pixels = round(_VIEW_INCHES * DPI)
+        return shaded_blocks(
+            self._field,
+            level=_LEVEL,
+            labels=self._nearest,
+            colours=self._colours,
+            view=view,
+            within=glass(self._shell, level=self._level, view=view, pixels=pixels),
+        )
+
+
+class _Single:
+    """One block within the glass."""
+
+    def __init__(self, shell: Array, parts: Array, level: float) -> None:
+        pixels = round(_TILE_INCHES * DPI)
+        self._behind = glass(shell, level=level, view=_VIEW_OF_ONE, pixels=pixels)
+        self._fields = dict(_fields(parts))
+        self._inside = np.ones_like(parts)
+
+    def __call__(self, number: int) -> Array:
+        field = np.zeros(self._inside.shape, dtype=np.float32)
+        if number in self._fields:
+            where, values = self._fields[number]
+            field[where] = values
+        return shaded_blocks(
+            field,
+            level=_LEVEL,
+            labels=self._inside,
+            colours=np.array([(0, 0, 0), to_rgb(block_colour(number))]),
+            view=_VIEW_OF_ONE,
+            within=self._behind,
+        )
+
+
+def _draw_together(figure: Figure, pictures: list[Array], *, side: float) -> None:
+    for k, ((name, words), picture) in enumerate(zip(VIEWS.items(), pictures, strict=True)):
         axes = picture_panel(figure, 0.12 + (_VIEW_INCHES + 0.08) * k, 0.55, _VIEW_INCHES)
         axes.set_title(f"{name}, {words}", fontsize=8, color=MUTED, pad=4)
-        behind = glass(shell, level=level, view=name, pixels=round(_VIEW_INCHES * DPI))
-        _show(
-            axes,
-            shaded_blocks(
-                field, level=_LEVEL, labels=nearest, colours=colours, view=name, within=behind
-            ),
-        )
+        _show(axes, picture)
         if k == 0:
             scale_bar(axes, side)
 
