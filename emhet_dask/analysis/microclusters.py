@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist, squareform
 
-__all__ = ["micro_clusters", "weighted_merges"]
+__all__ = ["merges_of_distances", "micro_clusters", "weighted_merges"]
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
@@ -57,13 +57,33 @@ def weighted_merges(centre: Array, size: npt.NDArray[Any], *, linkage: str) -> A
     array (leaf - 1, 4)
         SciPy's linkage matrix; the last column counts points, not leaves.
     """
-    n = len(centre)
+    return merges_of_distances(squareform(pdist(centre)), size, linkage=linkage)
+
+
+def merges_of_distances(distance: Array, size: npt.NDArray[Any], *, linkage: str) -> Array:
+    """Build the tree of weighted points from all their distances; as `weighted_merges`.
+
+    Parameters
+    ----------
+    distance : array (leaf, leaf)
+        Symmetric; used up as working memory.
+    size : array (leaf,)
+        Points that each leaf stands for.
+    linkage : {"ward", "average", "complete", "single"}
+        How the distance between clusters is measured.
+
+    Returns
+    -------
+    array (leaf - 1, 4)
+        SciPy's linkage matrix; the last column counts points, not leaves.
+    """
+    n = len(distance)
     weight = size.astype(np.float64)
-    distance = squareform(pdist(centre))
     if linkage == "ward":
         distance = 2.0 * distance**2 * np.outer(weight, weight) / np.add.outer(weight, weight)
     np.fill_diagonal(distance, np.inf)
     raw = np.empty((n - 1, 4))
+    height = np.zeros(n)
     chain: list[int] = []
     alive = np.ones(n, dtype=bool)
     for merge in range(n - 1):
@@ -79,7 +99,9 @@ def weighted_merges(centre: Array, size: npt.NDArray[Any], *, linkage: str) -> A
             chain.append(there)
         del chain[-2:]
         a, b = min(here, there), max(here, there)
-        raw[merge] = a, b, distance[a, b], weight[a] + weight[b]
+        # Where distances are equal, rounding may put a union below its parts.
+        height[b] = max(distance[a, b], height[a], height[b])
+        raw[merge] = a, b, height[b], weight[a] + weight[b]
         joined = _lance_williams(distance, weight, a, b, linkage)
         alive[a] = False
         distance[a], distance[:, a] = np.inf, np.inf

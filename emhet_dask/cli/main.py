@@ -17,7 +17,10 @@ from emhet_dask.options import COMMANDS, Command, Option, spelled
 
 __all__ = ["main"]
 
-_GROUPS = {"simulate": "Simulate ensembles with a known answer."}
+_GROUPS = {
+    "simulate": "Simulate ensembles with a known answer.",
+    "class3d": "Read, compare and subset 3D classifications of RELION and cryoSPARC.",
+}
 _USER_ERROR = 2
 _INTERRUPTED = 130
 

@@ -97,6 +97,20 @@ class JobFolder:
             )
         return max(finished)
 
+    @property
+    def modelled_iterations(self) -> list[int]:
+        """Finished iterations (from 1) whose ``_model.star`` is there, ascending."""
+        return [
+            iteration
+            for iteration in self.iterations
+            if iteration > 0 and self.has("model", iteration=iteration)
+        ]
+
+    def continued_at(self, iteration: int) -> int | None:
+        """Return the iteration after which the run that made this one was continued, or None."""
+        match = re.search(r"_ct(\d+)_it\d+$", self.prefixes[iteration])
+        return None if match is None else int(match[1])
+
     def class_maps(self, *, iteration: int | None = None) -> dict[int, Path]:
         """Return class number (from 1) to map, of the last iteration by default.
 

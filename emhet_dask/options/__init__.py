@@ -9,6 +9,9 @@ from __future__ import annotations
 from emhet_dask.options._base import Command, Option, command, spelled
 from emhet_dask.options.align import Align
 from emhet_dask.options.blocks import Blocks
+from emhet_dask.options.class3d_compare import Class3DCompare
+from emhet_dask.options.class3d_select import Class3DSelect, Class3DTable
+from emhet_dask.options.class3d_summary import Class3DSummary
 from emhet_dask.options.ingest import Info, Ingest
 from emhet_dask.options.landscape import Landscape
 from emhet_dask.options.mask import Mask
@@ -39,4 +42,14 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Command], str]] = {
     ("blocks",): (Blocks, "emhet_dask.workflows.blocks:blocks"),
     ("select",): (Select, "emhet_dask.workflows.select:select"),
     ("export",): (Export, "emhet_dask.workflows.export:export"),
+    ("class3d", "summary"): (
+        Class3DSummary,
+        "emhet_dask.workflows.class3d_summary:class3d_summary",
+    ),
+    ("class3d", "compare"): (
+        Class3DCompare,
+        "emhet_dask.workflows.class3d_compare:class3d_compare",
+    ),
+    ("class3d", "select"): (Class3DSelect, "emhet_dask.workflows.class3d_select:class3d_select"),
+    ("class3d", "table"): (Class3DTable, "emhet_dask.workflows.class3d_table:class3d_table"),
 }

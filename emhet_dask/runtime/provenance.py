@@ -39,6 +39,9 @@ PACKAGES = (
     "zarr",
     "mrcfile",
     "starfile",
+    "scikit-network",
+    "networkx",
+    "plotly",
     "fastcluster",
 )
 # A secret key may hold '/', '?' or '#', so after 'user:' everything up to the last '@' goes, unless
