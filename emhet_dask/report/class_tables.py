@@ -48,7 +48,7 @@ def overlap_matrix(
         width_inches=max(side + 2.4, 6.4),
         height_inches=side + (1.4 if written else 1.1),
         title="Share of each class (row) that is in each class of the other jobs",
-        note="in percent; grey where chance would put as many (3 standard deviations)"
+        note="in percent; grey numbers: no more or less than chance gives (3 standard deviations)"
         if written
         else "",
     )

@@ -128,11 +128,14 @@ def open_compared(options: Class3DCompare) -> ComparedJobs:
     paths = [*(options.job or ()), *_of_project(options)]
     if len(paths) < 2:
         raise InputError(f"JOB: found {len(paths)}, expected two or more, or --project and --jobs")
-    real = [os.path.realpath(path) for path in paths]
+    jobs = [_open(path, options.passthrough or ()) for path in paths]
+    # The file that is read: a folder and its own last iteration are the same job.
+    real = [os.path.realpath(job.path) for job in jobs]
     twice = [path for path, each in zip(paths, real, strict=True) if real.count(each) > 1]
     if twice:
-        raise InputError(f"JOB: {twice[0]} is given twice; expected different jobs")
-    jobs = [_open(path, options.passthrough or ()) for path in paths]
+        raise InputError(
+            f"JOB: {twice[0]} and {twice[1]} are the same classification; expected different ones"
+        )
     return ComparedJobs(
         names=_unique([job.name for job in jobs], [job.path for job in jobs]),
         jobs=tuple(jobs),
