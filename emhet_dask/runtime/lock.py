@@ -147,8 +147,11 @@ class FolderLock:
     def _is_alive(self, owner: dict[str, Any], found: str) -> bool:
         if (owner["host"], owner["processes"]) == (self._owner["host"], self._owner["processes"]):
             with suppress(psutil.Error):
-                # Process numbers come round again; the time of birth tells them apart.
-                return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
+                process = psutil.Process(owner["pid"])
+                # Process numbers come round again; the time of birth tells them apart. One that
+                # ended is still listed until its parent asks how.
+                born = abs(process.create_time() - owner["started"]) < 1
+                return born and process.status() != psutil.STATUS_ZOMBIE
             return False
         if self._say is not None:
             self._say(

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from emhet_dask.errors import EmhetError, InputError
@@ -67,6 +68,17 @@ def test_a_killed_run_does_not_keep_the_folder(tmp_path):
     assert (tmp_path / ".lock").exists()
     held(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_that_nobody_waited_for_does_not_keep_the_folder(tmp_path):
+    code = (
+        "import os, pathlib; from emhet_dask.runtime.lock import FolderLock;"
+        f"FolderLock(pathlib.Path({str(tmp_path)!r}), command='x').acquire(); os._exit(9)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as killed:
+        while psutil.Process(killed.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        held(tmp_path).release()
 
 
 def test_a_process_that_only_has_the_number_of_the_dead_one_is_not_it(tmp_path):
