@@ -54,7 +54,10 @@ class Select(Quiet):
     )
     min: float | None = option(
         None,
-        help="Of --block: volumes in which it is occupied so far at least, such as 0.8.",
+        help=(
+            "Of --block: volumes in which it is occupied so far at least, such as 0.8; of parts "
+            "that were measured without references, in sums of density as in occupancy.csv."
+        ),
         kind=kinds.number(minimum=0),
     )
     output: str = option(

@@ -404,7 +404,7 @@ def _draw_legend(figure: Figure, graph: _Assembly) -> None:
     if graph.needs:
         handles.append(
             Line2D([], [], color=_NEEDS, lw=1.3, marker=">", markevery=[1], markersize=5,
-                   label="at its head: only where the other is")
+                   label="A → B: B only where A is")
         )  # fmt: skip
     if any(len(members) > 1 for members in graph.groups):
         handles.append(

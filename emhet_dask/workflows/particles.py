@@ -98,7 +98,8 @@ class ParticleFile:
         Raises
         ------
         InputError
-            When a row is missing, or bears another name than it did when the ensemble was made.
+            When a row is missing, or bears another name than it did when the ensemble was made; or,
+            where it was made without names, when there are more.
         """
         rows = np.asarray(ensemble.dataset["particle_index"].values)
         if len(rows) and rows.max() >= len(self.names):
@@ -112,9 +113,14 @@ class ParticleFile:
             if len(differ):
                 row = int(rows[differ[0]])
                 raise InputError(
-                    f"{self.path}: row {row} is {self.names[row]!r}, but the ensemble has "
-                    f"{known[differ[0]]!r} there; expected the file that it was made from"
+                    f"{self.path}: row {row} is {str(self.names[row])!r}, but the ensemble has "
+                    f"{str(known[differ[0]])!r} there; expected the file that it was made from"
                 )
+        elif np.array_equal(np.sort(rows), np.arange(len(rows))) and len(rows) != len(self.names):
+            raise InputError(
+                f"{self.path}: {len(self.names)} particles, but the ensemble was made of "
+                f"{len(rows)}; expected the file that its labels belong to"
+            )
 
 
 def particle_rows(ensemble: Ensemble, volumes: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_every_block_and_relation_is_drawn():
         radii[number] = patch.radius
     assert radii["1"] > radii["7"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["at its head: only where the other is", "always together", "never together"]
+    assert legend == ["A → B: B only where A is", "always together", "never together"]
 
 
 def test_arrows_end_at_what_requires():

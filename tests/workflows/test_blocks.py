@@ -574,6 +574,13 @@ def test_a_mask_of_another_box(made, blocks, tmp_path):
             mask=str(tmp_path / "mask.mrc"), match=r"mask\.mrc: .*16")  # fmt: skip
 
 
+def test_a_map_is_no_mask(made, blocks, tmp_path):
+    density = np.random.default_rng(0).standard_normal((BOX,) * 3).astype(np.float32)
+    write_map(tmp_path / "map.mrc", density, voxel_size_angstrom=APIX)
+    refused(blocks, str(made[0] / "e.zarr"), output=str(tmp_path / "out"),
+            mask=str(tmp_path / "map.mrc"), match="expected a mask from 0 to 1")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("n", "match"),
     [

@@ -95,6 +95,16 @@ def _warnings(evidence: dict[str, Any], blocks: pd.DataFrame) -> list[Remark]:
                 serious=True,
             )
         )
+    if evidence["correction"] == "none":
+        by_chance = evidence["level_of_one_test"][0] * evidence["pairs_tested"]
+        found.append(
+            Remark(
+                f"Nothing was corrected for testing {evidence['pairs_tested']:,} pairs: "
+                f"{by_chance:,.0f} of the {evidence['pairs_together']:,} pairs of voxels that are "
+                "called together may be so by chance.",
+                serious=True,
+            )
+        )
     if not evidence["background_reached"]:
         found.append(
             Remark(
@@ -144,7 +154,10 @@ def _sections(
                 "presence, corrected for all pairs by Holm's method. All pairs are in "
                 "block_relations.csv.",
                 [
-                    *picture("relations.png", "What must be there first is at the left."),
+                    *picture(
+                        "relations.png",
+                        "What others need is at the left; it need not have come first.",
+                    ),
                     *picture("figures/odds.png", "Odds ratios of all pairs of blocks."),
                 ],
                 relation_rows(related) if len(related) else None,

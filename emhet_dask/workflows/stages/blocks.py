@@ -347,6 +347,7 @@ def _evidence(
         "pairs_tested": int(edges.attrs["n_pairs"]),
         "pairs_together": int(degree[0].sum() // 2),
         "pairs_apart": int(degree[1].sum() // 2),
+        "correction": pairs.options.correction,
         "level_of_one_test": [float(alpha) for alpha in edges["alpha"].values],
         "threshold": thresholds.attrs["level"],
         "background_length_angstrom": pairs.options.length_voxels * voxel_size,

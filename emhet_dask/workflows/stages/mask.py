@@ -21,6 +21,8 @@ from emhet_dask.workflows.stages.job import Job
 __all__ = ["MaskOptions", "mask_stage"]
 
 _FILE_THRESHOLD = 0.5
+# Soft edges may ring a little; density goes below this.
+_LEAST_OF_MASK = -0.01
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ def _from_file(job: Job, options: MaskOptions) -> xr.Dataset:
     sides = header.shape[0]
     values = read_volume(header)
     threshold = _FILE_THRESHOLD if options.threshold is None else options.threshold
+    if options.threshold is None and values.min() < _LEAST_OF_MASK:
+        raise InputError(
+            f"--mask {options.mask}: values from {values.min():.4g} to {values.max():.4g}, "
+            "expected a mask from 0 to 1; emhet mask makes one from a map"
+        )
     try:
         inside = binarise_mask(values, threshold=threshold)
         if sides != box:

@@ -121,7 +121,12 @@ def _sections(
             "Relations",
             "By Fisher's exact test on presence, corrected for all pairs by Holm's method; a rule "
             "holds in all but 5% of the volumes. All pairs are in occupancy_relations.csv.",
-            [Picture(folder / "relations.png", "What must be there first is at the left.")],
+            [
+                Picture(
+                    folder / "relations.png",
+                    "What others need is at the left; it need not have come first.",
+                )
+            ],
             relation_rows(related, noun="part") if len(related) else None,
         ),
         Section(
