@@ -71,6 +71,10 @@ class Compared:
             f"{classes} of {sizes} particles; {unresolved:,} unresolved, "
             f"{np.count_nonzero(found.core):,} in the stable core"
         )
+        if len(self.agreement) == 1:
+            lines.append(
+                "note: with two jobs, a division that only one of them makes cannot be confirmed"
+            )
         if self.notes:
             lines.append(f"note: left out, for they are not in every job: {'; '.join(self.notes)}")
         return "\n".join([*lines, f"Report: {self.folder / 'report.html'}"])

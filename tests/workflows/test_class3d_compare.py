@@ -170,7 +170,8 @@ def test_optics_groups_that_are_not_used_go(tmp_path):
     labels = np.repeat([1, 2], 100)
     one = write_job(tmp_path / "a", labels)
     two = write_job(tmp_path / "b", labels)
-    class3d_compare([one, two], output=str(tmp_path / "out"), quiet=True)
+    found = class3d_compare([one, two], output=str(tmp_path / "out"), quiet=True)
+    assert "only one of them makes cannot be confirmed" in found.describe()
     path = tmp_path / "out" / "intersections" / "a_class2_vs_b_class2.star"
     assert read_particles(path).optics["rlnOpticsGroup"].tolist() == [1]
 
