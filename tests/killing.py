@@ -7,6 +7,7 @@ folder on `sys.path`.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,6 +30,42 @@ def killed_before_change(number: int, folder: Path, work: Callable[[], object]) 
     status = in_child(doomed)
     assert status in {0, KILLED}, status
     return status
+
+
+def survive(folder: Path, work: Callable[[Path], object], *, stride: int) -> int:
+    """Kill work before every so many-th change and do it again; return how often it was killed.
+
+    ``work(out)`` fills a folder. It is begun in an empty one, then in a copy of ``folder/earlier``,
+    and ends each time with the files of ``folder/undisturbed``.
+    """
+    out, expected = folder / "out", _files(folder / "undisturbed")
+    killed = 0
+    for earlier in (None, folder / "earlier"):
+        kills = 0
+        while True:
+            shutil.rmtree(out, ignore_errors=True)
+            if earlier is not None:
+                shutil.copytree(earlier, out)
+            status = killed_before_change(kills * stride, out, lambda: work(out))
+            if status != 0:
+                assert in_child(lambda: work(out)) == 0, kills
+            found = _files(out)
+            left = {name for name, data in found.items() if data != expected.get(name)}
+            assert not left, (kills, left)
+            assert set(found) == set(expected), kills
+            if status == 0:
+                break
+            kills += 1
+        killed += kills
+    return killed
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.suffix != ".partial"  # what a kill cut short; nobody reads it
+    }
 
 
 def in_child(work: Callable[[], object]) -> int:

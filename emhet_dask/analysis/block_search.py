@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -31,7 +31,7 @@ from emhet_dask.analysis.group_sums import group_sums
 from emhet_dask.analysis.near_pairs import NearPairs
 from emhet_dask.analysis.relations import presence
 
-__all__ = ["BlocksFound", "Occupancy", "search_blocks"]
+__all__ = ["BlocksFound", "Densities", "search_blocks"]
 
 Compute = Callable[..., tuple[Any, ...]]
 
@@ -42,7 +42,7 @@ _LEAST_CONTRAST = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Occupancy:
+class Densities:
     """The densities that blocks are looked for in.
 
     Attributes
@@ -97,7 +97,7 @@ class BlocksFound:
         Share of the block's voxels that is occupied; their mean density on the common scale.
     present : array of bool (volume, block)
     cuts : array (block,)
-        Occupancy above which the block is present.
+        Densities above which the block is present.
     contrast : array (block,)
         See `emhet_dask.analysis.blocks.density_contrast`.
     phi : array (block,)
@@ -105,6 +105,8 @@ class BlocksFound:
     stability : pandas.DataFrame
         See `emhet_dask.analysis.communities.Communities`.
     resolution : float
+    min_voxels : int
+        Voxels that a block has at least.
     dropped : dict
         Groups that are no blocks, by reason: ``small``, ``thin``, ``flickering``.
     """
@@ -119,6 +121,7 @@ class BlocksFound:
     phi: NDArray[np.float64]
     stability: pd.DataFrame
     resolution: float
+    min_voxels: int
     dropped: dict[str, int]
 
     @property
@@ -127,9 +130,21 @@ class BlocksFound:
         return self.occupancy.shape[1]
 
 
+class _Steady(NamedTuple):
+    """Blocks whose density changes, in each volume."""
+
+    labels: NDArray[np.int64]
+    occupancy: NDArray[np.float64]
+    density: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    cuts: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    dropped: int  # the number of the others
+
+
 def search_blocks(
     edges: xr.Dataset,
-    densities: Occupancy,
+    densities: Densities,
     *,
     occupied: Occupied,
     tests: Association,
@@ -146,7 +161,7 @@ def search_blocks(
     ----------
     edges : xarray.Dataset
         From `associations`, of pairs beyond the reach of the background.
-    densities : Occupancy
+    densities : Densities
     occupied : Packed or alike
         Bits of the voxels.
     tests : Association
@@ -176,7 +191,8 @@ def search_blocks(
     parts = largest_first(found.labels, least=_COUNTED)
     groups = _merged(parts, densities, tolerance=tolerance, seed=seed, compute=compute)
     reach = 0.0 if near is None else near.least_distance
-    core = largest_first(groups, least=ball_voxels(reach) if min_voxels is None else min_voxels)
+    least = ball_voxels(reach) if min_voxels is None else min_voxels
+    core = largest_first(groups, least=least)
     small = int(groups.max(initial=-1) - core.max(initial=-1))
     thin = 0
     if min_voxels is None:
@@ -188,27 +204,27 @@ def search_blocks(
             occupied, tests, rest, members, core[members], near=near, compute=compute
         )
         labels = expand_blocks(core, links, least_fraction=expand_fraction)
-    labels, sums, flickering = _steady_blocks(labels, densities, compute)
-    occupancy, density = sums["occupancy"].values, sums["density"].values
-    present, cuts = presence(occupancy)
+    steady = _steady_blocks(labels, densities, compute)
+    labels = steady.labels
     return BlocksFound(
         labels=labels,
         core=(core >= 0) & (labels >= 0),
-        occupancy=occupancy,
-        density=density,
-        present=present,
-        cuts=cuts,
-        contrast=density_contrast(density, present, level=densities.level),
-        phi=_inside(neighbour, phi, labels, occupancy.shape[1]),
+        occupancy=steady.occupancy,
+        density=steady.density,
+        present=steady.present,
+        cuts=steady.cuts,
+        contrast=steady.contrast,
+        phi=_inside(neighbour, phi, labels, steady.occupancy.shape[1]),
         stability=found.stability,
         resolution=found.resolution,
-        dropped={"small": small, "thin": thin, "flickering": flickering},
+        min_voxels=least,
+        dropped={"small": small, "thin": thin, "flickering": steady.dropped},
     )
 
 
 def _merged(
     parts: NDArray[np.int64],
-    densities: Occupancy,
+    densities: Densities,
     *,
     tolerance: float,
     seed: int,
@@ -245,18 +261,24 @@ def _thick_enough(
     return largest_first(np.where(np.isin(labels, thin), -1, labels)), len(thin)
 
 
-def _steady_blocks(
-    labels: NDArray[np.int64], densities: Occupancy, compute: Compute
-) -> tuple[NDArray[np.int64], xr.Dataset, int]:
+def _steady_blocks(labels: NDArray[np.int64], densities: Densities, compute: Compute) -> _Steady:
     """Drop blocks whose density hardly changes; number the others by their size."""
     labels = largest_first(labels)
     sums = densities.sums(labels, compute=compute)
-    present, _ = presence(sums["occupancy"].values)
-    contrast = density_contrast(sums["density"].values, present, level=densities.level)
+    occupancy, density = sums["occupancy"].values, sums["density"].values
+    present, cuts = presence(occupancy)
+    contrast = density_contrast(density, present, level=densities.level)
     kept = contrast >= _LEAST_CONTRAST
     number = np.where(kept, np.cumsum(kept) - 1, -1)
-    labels = np.append(number, -1)[labels]
-    return labels, sums.isel(group=np.flatnonzero(kept)), int(np.count_nonzero(~kept))
+    return _Steady(
+        np.append(number, -1)[labels],
+        occupancy[:, kept],
+        density[:, kept],
+        present[:, kept],
+        cuts[kept],
+        contrast[kept],
+        int(np.count_nonzero(~kept)),
+    )
 
 
 def _inside(

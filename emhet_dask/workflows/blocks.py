@@ -101,8 +101,7 @@ def blocks(options: Blocks) -> Blocked:
         volumes for any pair to be significant, or the output holds results of other settings.
     """
     source = open_source(options.ensemble)
-    volumes, _ = choose_volumes(source, None)
-    ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+    ensemble, _ = choose_volumes(source)
     masking = MaskOptions(options.mask, None, options.dilate, 0.0)
     masking.refuse_early()
     deciding = ThresholdOptions(

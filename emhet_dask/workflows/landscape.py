@@ -106,14 +106,13 @@ def landscape(options: Landscape) -> Landscaped:
         other settings.
     """
     source = open_source(options.ensemble)
-    volumes, earlier = choose_volumes(source, options.keep)
-    ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+    ensemble, earlier = choose_volumes(source, options.keep)
     masking = _mask_options(options, earlier)
     used = ComponentOptions(**options.parameters(*ComponentOptions.__dataclass_fields__))
     building = TreeOptions(options.linkage, options.feature, options.seed)
-    _refuse_early(options, len(volumes), earlier)
+    _refuse_early(options, ensemble.n_volumes, earlier)
     masking.refuse_early()
-    building.refuse_early(len(volumes))
+    building.refuse_early(ensemble.n_volumes)
     progress = Progress(quiet=options.quiet)
     with (
         ResultsFolder.open(

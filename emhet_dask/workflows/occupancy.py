@@ -96,8 +96,7 @@ def occupancy(options: Occupancy) -> Occupied:
         other settings.
     """
     source = open_source(options.ensemble)
-    volumes, _ = choose_volumes(source, None)
-    ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+    ensemble, _ = choose_volumes(source)
     files = find_parts(options.masks, options.references, ensemble)
     layout = None
     if options.format == "maven":

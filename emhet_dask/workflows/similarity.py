@@ -123,8 +123,7 @@ def similarity(options: Similarity) -> Similar:
             if isinstance(found, MapFolder)
             else found
         )
-        volumes, _ = choose_volumes(source, None)
-        ensemble = source if len(volumes) == source.n_volumes else source.select(volumes)
+        ensemble, _ = choose_volumes(source)
         made_by = ("ensemble",) if isinstance(found, MapFolder) else ()
         job = Job(ensemble, results, client, progress, made_by)
         flagged: list[str] = []

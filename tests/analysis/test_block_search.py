@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from emhet_dask.analysis.association import Association
 from emhet_dask.analysis.background import measure_background
 from emhet_dask.analysis.binarised import count_occupied, kept_voxels, occupancy, pack
-from emhet_dask.analysis.block_search import Occupancy, search_blocks
+from emhet_dask.analysis.block_search import Densities, search_blocks
 from emhet_dask.analysis.blocks import pieces_of
 from emhet_dask.analysis.cooccupancy import associations
 from emhet_dask.analysis.near_pairs import near_pairs
@@ -45,7 +45,7 @@ class Search:
         self.edges = associations(
             self.packed, coordinates=self.coordinates, least_distance=self.length
         )
-        self.densities = Occupancy(rows, kept, self.coordinates, thresholds, factors)
+        self.densities = Densities(rows, kept, self.coordinates, thresholds, factors)
 
     def find(self, *, edges=None, densities=None, **options):
         tests = Association(self.packed.margins, self.packed.n_volumes, *self.edges.alpha.values)
@@ -248,7 +248,7 @@ def test_groups_that_are_no_blocks_are_counted():
     search = partial(
         search_blocks,
         edges,
-        Occupancy(matrix, np.arange(matrix.shape[1]), coordinates, ones, ones),
+        Densities(matrix, np.arange(matrix.shape[1]), coordinates, ones, ones),
         occupied=packed,
         tests=Association(packed.margins, N, *edges.alpha.values),
         near=near_pairs(coordinates, 3.0, matrix.shape[1]),

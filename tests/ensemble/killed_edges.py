@@ -7,7 +7,6 @@ Prints how many kills were survived; fails at the first that was not.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import dask
 import numpy as np
 import zarr
-from killing import in_child, killed_before_change
+from killing import in_child, survive
 
 from emhet_dask.analysis.binarised import kept_voxels
 from emhet_dask.analysis.cooccupancy import edge_kernel
@@ -52,35 +51,8 @@ def prepare(folder: Path) -> None:
     connect(folder, folder / "earlier", key="of something else")
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".partial"  # what a kill cut short; nobody reads it
-    }
-
-
-def survive(folder: Path, earlier: Path | None) -> int:
-    out = folder / "out"
-    expected = files(folder / "undisturbed")
-    killed = 0
-    while True:
-        shutil.rmtree(out, ignore_errors=True)
-        if earlier is not None:
-            shutil.copytree(earlier, out)
-        status = killed_before_change(killed * STRIDE, out, lambda: connect(folder, out))
-        if status != 0:
-            assert in_child(lambda: connect(folder, out)) == 0, killed
-        left = {name for name, data in files(out).items() if data != expected.get(name)}
-        assert not left, (killed, left)
-        assert set(files(out)) == set(expected), killed
-        if status == 0:
-            return killed
-        killed += 1
-
-
 if __name__ == "__main__":
     here = Path(sys.argv[1])
     # Forks come from a process that never used Zarr, whose threads they would lack.
     assert in_child(lambda: prepare(here)) == 0
-    print(survive(here, None) + survive(here, here / "earlier"))
+    print(survive(here, lambda out: connect(here, out), stride=STRIDE))

@@ -623,3 +623,14 @@ def test_a_wrong_option_ends_with_one_line_and_status_2(made, tmp_path, capsys, 
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"emhet: {message}\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_map_may_be_called_na(copied):
+    for file in ("block_occupancy.csv", "block_density.csv", "block_presence.csv"):
+        table = pd.read_csv(copied / file)
+        table.loc[0, "name"] = "NA"
+        table.to_csv(copied / file, index=False)
+    tables = stage.load_blocks(copied)
+    for each in (tables.occupancy, tables.density, tables.presence):
+        assert each["name"].iloc[0] == "NA"
+    assert tables.relations["odds_ratio"].dtype.kind == "f"

@@ -12,8 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from emhet_dask.analysis.agreement import adjusted_rand_index
-from emhet_dask.analysis.block_search import BlocksFound, Occupancy, search_blocks
-from emhet_dask.analysis.blocks import ball_voxels, pieces_of
+from emhet_dask.analysis.block_search import BlocksFound, Densities, search_blocks
+from emhet_dask.analysis.blocks import pieces_of
 from emhet_dask.analysis.relations import block_relations, state_table, two_modes
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import into_box, open_matrix
@@ -32,7 +32,7 @@ _TABLES = {
     "relations": "block_relations.csv",
     "states": "block_states.csv",
 }
-_MAY_BE_MISSING = ("phi", "odds_ratio", "odds_low", "odds_high")
+_MAY_BE_MISSING = ("cut", "phi", "odds_ratio", "odds_low", "odds_high")
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,13 @@ def blocks_stage(
     """
 
     def build(workspace: Path) -> dict[str, Any]:
-        found = _search(job, pairs, thresholds, options)
-        _write_maps(job, workspace, pairs, found)
-        tables = _tables(job, workspace, found, options)
+        edges = pairs.edges()
+        found = _search(job, pairs, edges, thresholds, options)
+        labels = _write_maps(job, workspace, pairs, found)
+        tables = _tables(job, labels, found, options)
         for name, file in _TABLES.items():
             tables[name].to_csv(workspace / file, index=False, float_format="%.6g")
-        evidence = _evidence(job, pairs, found, options, thresholds)
+        evidence = _evidence(job, pairs, edges, found, thresholds)
         (workspace / "evidence.json").write_text(json.dumps(evidence, indent=2) + "\n")
         found.stability.to_csv(workspace / "resolutions.csv", index=False, float_format="%.6g")
         return {"blocks": found.n_blocks, "voxels": evidence["voxels_in_blocks"]}
@@ -133,14 +134,13 @@ def load_blocks(folder: Path) -> BlockTables:
         Results folder.
     """
     group = load_group(folder / "results.zarr" / "blocks")
-    tables = {
-        name: pd.read_csv(
-            folder / file,
-            dtype={"name": str, "piece_voxels": str},
-            keep_default_na=name != "occupancy",
-        )
-        for name, file in _TABLES.items()
+    # A map may be called NA; a number that is not there is empty.
+    how: dict[str, Any] = {
+        "dtype": {"name": str, "piece_voxels": str},
+        "keep_default_na": False,
+        "na_values": dict.fromkeys(_MAY_BE_MISSING, ""),
     }
+    tables = {key: pd.read_csv(folder / file, **how) for key, file in _TABLES.items()}
     return BlockTables(
         labels=group["block"].values,
         mean_map=group["mean_map"].values,
@@ -192,7 +192,8 @@ def screening_stage(
                     index = np.flatnonzero(chosen)
                     labels = chosen[index]
                 else:
-                    found = _search(job, pairs, thresholds, options, factor=factor, setting=setting)
+                    edges = pairs.edges(setting)
+                    found = _search(job, pairs, edges, thresholds, options, factor=factor)
                     index = pairs.bits.voxel_index[found.labels >= 0]
                     labels = found.labels[found.labels >= 0]
                 positive, negative = pairs.options.settings[setting]
@@ -226,13 +227,13 @@ def screening_stage(
 def _search(
     job: Job,
     pairs: VoxelPairs,
+    edges: xr.Dataset,
     thresholds: xr.Dataset,
     options: BlockOptions,
     *,
     factor: float = 1.0,
-    setting: int = 0,
 ) -> BlocksFound:
-    densities = Occupancy(
+    densities = Densities(
         matrix=open_matrix(str(job.group("matrix")))["matrix"].data,
         columns=pairs.bits.matrix_column,
         coordinates=pairs.coordinates,
@@ -241,10 +242,10 @@ def _search(
     )
     with job.progress.computing(job.client, label="blocks") as compute:
         return search_blocks(
-            pairs.edges(setting),
+            edges,
             densities,
             occupied=pairs.bits,
-            tests=pairs.tests(setting),
+            tests=pairs.tests(edges),
             near=pairs.near,
             min_voxels=None if options.min_voxels == "auto" else int(options.min_voxels),
             expand_fraction=options.expand_fraction,
@@ -254,7 +255,8 @@ def _search(
         )
 
 
-def _write_maps(job: Job, workspace: Path, pairs: VoxelPairs, found: BlocksFound) -> None:
+def _write_maps(job: Job, workspace: Path, pairs: VoxelPairs, found: BlocksFound) -> np.ndarray:
+    """Write maps, pickle and group; return the block of each voxel (z, y, x)."""
     ensemble, box = job.ensemble, job.ensemble.box
     flat = np.zeros(box**3, dtype=np.int16)
     flat[pairs.bits.voxel_index] = found.labels + 1
@@ -289,10 +291,11 @@ def _write_maps(job: Job, workspace: Path, pairs: VoxelPairs, found: BlocksFound
             }
         ),
     )
+    return labels
 
 
 def _tables(
-    job: Job, workspace: Path, found: BlocksFound, options: BlockOptions
+    job: Job, labels: np.ndarray, found: BlocksFound, options: BlockOptions
 ) -> dict[str, pd.DataFrame]:
     weights = job.ensemble.weights
     names = [f"block_{number:03d}" for number in range(1, found.n_blocks + 1)]
@@ -306,12 +309,10 @@ def _tables(
         columns = {name: values[:, k] for k, name in enumerate(names)}
         return pd.DataFrame({**head, **columns, **extra})
 
-    labels = load_group(workspace / "results.zarr" / "blocks")
-    blocks = pieces_of(labels["block"].values)
+    blocks = pieces_of(labels)
     volume = job.ensemble.voxel_size_angstrom**3
     blocks.insert(2, "volume_A3", (blocks["voxels"] * volume).round(1))
-    inside = labels["block"].values[labels["block_core"].values]
-    blocks["core_voxels"] = np.bincount(inside, minlength=found.n_blocks + 1)[1:]
+    blocks["core_voxels"] = np.bincount(found.labels[found.core], minlength=found.n_blocks)
     blocks["volumes"] = found.present.sum(axis=0)
     blocks["fraction"] = found.present.mean(axis=0)
     if weights is not None:
@@ -333,11 +334,10 @@ def _tables(
 def _evidence(
     job: Job,
     pairs: VoxelPairs,
+    edges: xr.Dataset,
     found: BlocksFound,
-    options: BlockOptions,
     thresholds: xr.Dataset,
 ) -> dict[str, Any]:
-    edges = pairs.edges()
     degree = edges["degree"].values
     voxel_size = job.ensemble.voxel_size_angstrom
     return {
@@ -352,9 +352,7 @@ def _evidence(
         "threshold": thresholds.attrs["level"],
         "background_length_angstrom": pairs.options.length_voxels * voxel_size,
         "background_reached": bool(thresholds.attrs["background_reached"]),
-        "min_voxels": ball_voxels(pairs.options.length_voxels)
-        if options.min_voxels == "auto"
-        else int(options.min_voxels),
+        "min_voxels": found.min_voxels,
         "resolution": found.resolution,
         "groups_too_small": found.dropped["small"],
         "groups_too_thin": found.dropped["thin"],

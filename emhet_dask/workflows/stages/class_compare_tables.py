@@ -248,8 +248,9 @@ def _particles(compared: ComparedJobs, found: Consensus) -> pd.DataFrame:
     first = compared.jobs[0]
     rows = compared.matched.rows[0]
     column = _identity_column(compared)
-    table = {column: first.identity.names[rows]}
-    copies = first.identity.copies[rows]
+    identity = first.identity  # made anew at each access
+    table = {column: identity.names[rows]}
+    copies = identity.copies[rows]
     if copies.any():
         table["copy"] = copies
     return pd.DataFrame(

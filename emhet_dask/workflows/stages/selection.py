@@ -44,20 +44,20 @@ def open_source(source: Any) -> Ensemble:
     return ensemble
 
 
-def choose_volumes(ensemble: Ensemble, keep: str | None) -> tuple[np.ndarray, Path | None]:
-    """Resolve ``--keep``.
+def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensemble, Path | None]:
+    """Take the usable volumes, or those of them that ``--keep`` names.
 
     Parameters
     ----------
     ensemble : Ensemble
-    keep : str or None
+    keep : str, optional
         Volume numbers (``0-99,120``), a file with one name or number a line, or
         ``RESULTS:STATES`` for states of an earlier landscape.
 
     Returns
     -------
-    volumes : ndarray of int
-        Positions in the ensemble, ascending; unusable volumes are left out.
+    ensemble : Ensemble
+        Of the chosen volumes, in their order; the same one where these are all.
     earlier : Path or None
         The results folder that was named; its mask can be reused.
 
@@ -85,7 +85,7 @@ def choose_volumes(ensemble: Ensemble, keep: str | None) -> tuple[np.ndarray, Pa
             f"{'--keep ' + keep if keep else ensemble.path}: {len(chosen)} usable volume"
             f"{'s' * (len(chosen) != 1)}, expected at least 2"
         )
-    return chosen, earlier
+    return ensemble if len(chosen) == ensemble.n_volumes else ensemble.select(chosen), earlier
 
 
 def _from_numbers(keep: str, ensemble: Ensemble) -> np.ndarray:

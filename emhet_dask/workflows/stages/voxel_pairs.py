@@ -87,9 +87,9 @@ class VoxelPairs:
         """Return the associations at one setting."""
         return open_edges(self.edges_path, setting)
 
-    def tests(self, setting: int = 0) -> Association:
-        """Return the tests by which they were found."""
-        positive, negative = (float(alpha) for alpha in self.edges(setting)["alpha"].values)
+    def tests(self, edges: xr.Dataset) -> Association:
+        """Return the tests by which these edges were found."""
+        positive, negative = (float(alpha) for alpha in edges["alpha"].values)
         bits = self.bits
         return Association(
             bits.margins, bits.n_volumes, positive, negative, self.options.min_enrichment
