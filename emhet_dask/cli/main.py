@@ -7,7 +7,8 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from emhet_dask.options import COMMANDS, Command, Option, spelled
 __all__ = ["main"]
 
 _GROUPS = {
+    "cluster": "Look after the cluster that commands compute on.",
     "simulate": "Simulate ensembles with a known answer.",
     "class3d": "Read, compare and subset 3D classifications of RELION and cryoSPARC.",
 }
@@ -84,7 +86,8 @@ def _parameter(name: str, meta: Option, default: Any) -> click.Parameter:
 def _command(words: tuple[str, ...], options: type[Command], target: str) -> click.Command:
     def run(**given: Any) -> None:
         module, _, name = target.partition(":")
-        report = getattr(importlib.import_module(module), name)(**given)
+        with _part_of_this_rank(given):
+            report = getattr(importlib.import_module(module), name)(**given)
         describe: Callable[[], str] | None = getattr(report, "describe", None)
         if describe is not None:
             click.echo(describe())
@@ -100,6 +103,15 @@ def _command(words: tuple[str, ...], options: type[Command], target: str) -> cli
         short_help=options.summary,
         epilog=f"\b\nExamples:\n{examples}" if examples else None,
     )
+
+
+def _part_of_this_rank(given: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Let the ranks of an allocation that serve do so before a workflow touches its output."""
+    if "runner" not in (given.get("cluster"), given.get("spec")):
+        return nullcontext()
+    from emhet_dask.runtime.runner import take_part  # noqa: PLC0415 - distributed takes a second
+
+    return take_part(memory_limit=given["memory_limit"], tls=given["tls"])
 
 
 def _build() -> click.Group:

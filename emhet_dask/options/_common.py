@@ -35,8 +35,9 @@ class Run(Quiet):
         "local",
         help=(
             "Where to compute: local (threads of this process), local:N (N processes), an address "
-            "(tcp://… or tls://…), scheduler-file:PATH, or a YAML file with class, options and "
-            "jobs or adapt; from Python also a distributed.Client."
+            "(tcp://… or tls://…), scheduler-file:PATH, runner (every rank of srun or mpirun runs "
+            "this same command), or a YAML file with class, options and jobs or adapt; from Python "
+            "also a distributed.Client. See also emhet cluster check."
         ),
         kind=kinds.anything("a cluster specification such as local:4", "str or Client"),
     )
@@ -46,7 +47,12 @@ class Run(Quiet):
         kind=kinds.memory(),
     )
     tls: bool = option(
-        False, help="Encrypt the traffic between client, scheduler and workers.", kind=kinds.flag()
+        False,
+        help=(
+            "Encrypt the traffic between client, scheduler and workers; certificates are made once "
+            "and kept where only you can read them."
+        ),
+        kind=kinds.flag(),
     )
     overwrite: bool = option(
         False,

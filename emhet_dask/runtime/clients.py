@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import socket
@@ -14,34 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask.config
-from dask.system import CPU_COUNT
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
-from distributed.system import MEMORY_LIMIT, memory_limit
+from distributed import Client, Security, SpecCluster
+from distributed.system import memory_limit
 
-from emhet_dask.errors import EmhetError, InputError, need
+from emhet_dask.errors import EmhetError, InputError
+from emhet_dask.runtime.blas import OneBlasThread, one_blas_thread
+from emhet_dask.runtime.certificates import certificate_path, kept_certificates, known_certificates
 from emhet_dask.runtime.jobs import start_jobs
-from emhet_dask.runtime.memory import format_bytes, parse_bytes
+from emhet_dask.runtime.local import LOOPBACK, fitting, start_processes, start_threads
+from emhet_dask.runtime.logs import only_critical
+from emhet_dask.runtime.memory import parse_bytes
+from emhet_dask.runtime.runner import scheduler_address, take_part
 
 __all__ = ["FORMS", "Resources", "connect", "resources", "worker_memory_bytes"]
 
 FORMS = (
-    "local, local:N (N processes), tcp://HOST:PORT, tls://HOST:PORT, scheduler-file:PATH, or a "
-    "YAML file with class, options and jobs or adapt"
+    "local, local:N (N processes), tcp://HOST:PORT, tls://HOST:PORT, scheduler-file:PATH, runner "
+    "(inside an allocation), or a YAML file with class, options and jobs or adapt"
 )
-# Port 0: any free one. Without an address Dask serves its pages on 8787 of every interface, and
-# warns when a second run finds that taken.
-LOOPBACK = "127.0.0.1:0"
-BLAS_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-# Dask's nanny leaves these in the environment of this process.
-NANNY_VARIABLES = ("PYTHONHASHSEED", "MALLOC_TRIM_THRESHOLD_")
 CONNECT_SECONDS = 10
 FIRST_WORKER_SECONDS = 60
 
@@ -59,14 +48,18 @@ def connect(
     ----------
     spec : str, path or distributed.Client
         ``local`` (threads of this process, one per core), ``local:N`` (N processes of one thread),
-        ``tcp://…`` or ``tls://…``, ``scheduler-file:PATH``, or a YAML file with ``class`` (of
-        dask-jobqueue), ``options`` (its arguments) and ``jobs: N`` or ``adapt: {minimum_jobs: A,
-        maximum_jobs: B}``. A client is used as it is and never closed. ``local:N`` from a script
-        needs the usual ``if __name__ == "__main__":``, since processes import it again.
+        ``tcp://…`` or ``tls://…``, ``scheduler-file:PATH``, ``runner``, or a YAML file with
+        ``class`` (of dask-jobqueue), ``options`` (its arguments) and ``jobs: N`` or ``adapt:
+        {minimum_jobs: A, maximum_jobs: B}``. A client is used as it is and never closed. Scripts
+        with ``local:N`` or ``runner`` need the usual ``if __name__ == "__main__":``, since
+        processes import them again. With ``runner`` all ranks of a job step call this, before
+        anything else, and only one enters the block: see `emhet_dask.runtime.runner`.
     memory_limit : str or int, optional
         Memory of one worker, for the workers that this function starts itself.
     tls : bool
-        Require encryption. Between threads of one process nothing is sent.
+        Require encryption. Between threads of one process nothing is sent; processes of this
+        machine have certificates that live in memory, all others those that are kept
+        (`emhet_dask.runtime.certificates`).
 
     Yields
     ------
@@ -80,7 +73,7 @@ def connect(
     """
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     with ExitStack() as stack:
-        stack.enter_context(_one_blas_thread())
+        stack.enter_context(one_blas_thread())
         if isinstance(spec, Client):
             _own_workers_only(limit, "the given Client")
             _encrypted(_address_of(spec), tls=tls, what="the given Client")
@@ -91,115 +84,22 @@ def connect(
 
 def _open(spec: str, stack: ExitStack, *, limit: int | None, tls: bool) -> Client:
     if spec == "local":
-        return _client_of(_start_threads(_fitting(limit)), stack)
+        return _client_of(start_threads(fitting(limit)), stack)
     if found := re.fullmatch(r"local:([1-9]\d*)", spec):
-        return _client_of(_start_processes(int(found[1]), _fitting(limit), tls=tls), stack)
+        return _client_of(start_processes(int(found[1]), fitting(limit), tls=tls), stack)
     if spec == "runner":
-        raise InputError(
-            "--cluster runner: not available; inside an allocation start 'dask scheduler "
-            "--scheduler-file FILE' and 'dask worker --scheduler-file FILE', then use "
-            "scheduler-file:FILE"
-        )
+        stack.enter_context(take_part(memory_limit=limit, tls=tls))
+        return _client_at(str(scheduler_address()), stack, tls=tls)
     if spec.endswith((".yaml", ".yml")):
         _own_workers_only(limit, f"options: memory in {spec}")
         defaults: dict[str, Any] = {"scheduler_options": {"dashboard_address": LOOPBACK}}
         if tls:
-            defaults |= {"protocol": "tls://", "security": _temporary_certificates()}
+            defaults |= {"protocol": "tls://", "security": kept_certificates()}
         return _client_of(start_jobs(Path(spec), defaults=defaults), stack, wait=False)
     if re.match(r"(tcp|tls)://|scheduler-file:", spec):
         _own_workers_only(limit, f"the workers of {spec}")
         return _client_at(spec, stack, tls=tls)
     raise InputError(f"--cluster: got {spec!r}, expected {FORMS}")
-
-
-# --- what this machine starts itself --------------------------------------------------------------
-
-
-def _start_threads(limit: int | None) -> SpecCluster:
-    """Start a scheduler and one worker in this process; nothing is copied between its threads."""
-    common = {"protocol": "inproc://", "dashboard": False, "dashboard_address": LOOPBACK}
-    worker = {**common, "nthreads": CPU_COUNT, "memory_limit": limit or MEMORY_LIMIT}
-    # The limit is for plans to keep to: a worker that is this very process cannot be restarted,
-    # and must neither pause nor spill because of what the rest of the process holds.
-    settings = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
-    # Nobody sees the profile of a worker without a dashboard.
-    settings["distributed.worker.profile.enabled"] = False
-    with dask.config.set(settings):
-        return SpecCluster(
-            scheduler={"cls": Scheduler, "options": common},
-            workers={0: {"cls": Worker, "options": worker}},
-            silence_logs=logging.WARNING,
-        )
-
-
-def _start_processes(workers: int, limit: int | None, *, tls: bool) -> SpecCluster:
-    """Start a scheduler in this process, and worker processes of one thread each."""
-    security = _temporary_certificates() if tls else None
-    common = {
-        "protocol": "tls://" if tls else "tcp://",
-        "host": "127.0.0.1",
-        "dashboard": False,
-        "dashboard_address": LOOPBACK,
-        "security": security,
-    }
-    worker = {
-        **common,
-        "nthreads": 1,
-        "memory_limit": limit or MEMORY_LIMIT // workers,
-        "silence_logs": logging.CRITICAL,
-        "preload": "emhet_dask.runtime.worker",
-    }
-    environment = {
-        **dask.config.get("distributed.nanny.pre-spawn-environ"),
-        **dict.fromkeys(BLAS_VARIABLES, "1"),
-    }
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
-        return SpecCluster(
-            scheduler={"cls": Scheduler, "options": common},
-            workers={i: {"cls": Nanny, "options": worker} for i in range(workers)},
-            security=security,
-            silence_logs=logging.WARNING,
-        )
-
-
-def _temporary_certificates() -> Security:
-    """Make certificates that live in memory, for workers that this process starts."""
-    need("cryptography", extra="hpc", purpose="--tls")
-    return Security.temporary()
-
-
-def _fitting(limit: int | None) -> int | None:
-    if limit is not None and limit > MEMORY_LIMIT:
-        raise InputError(
-            f"--memory-limit: got {format_bytes(limit)}, but this machine has "
-            f"{format_bytes(MEMORY_LIMIT)}"
-        )
-    return limit
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Keep BLAS to one thread per task, in libraries loaded now and later, and in new processes.
-
-    With one per core in each of as many tasks, cores would be shared between their square; and
-    the last bits of a product would depend on the machine.
-    """
-    # Each of these brings a BLAS, which can be told only once it is loaded.
-    import numpy as np  # noqa: F401, PLC0415
-    import scipy.linalg  # noqa: F401, PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
-    before = {name: os.environ.get(name) for name in (*BLAS_VARIABLES, *NANNY_VARIABLES)}
-    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 # --- what runs elsewhere --------------------------------------------------------------------------
@@ -210,9 +110,11 @@ def _client_at(spec: str, stack: ExitStack, *, tls: bool) -> Client:
     if spec.startswith("scheduler-file:"):
         address = _address_in(Path(spec.removeprefix("scheduler-file:")))
     _encrypted(address, tls=tls, what=f"--cluster {spec}")
+    _host_and_port(address, spec)
+    security = _certificates_for(spec) if address.startswith("tls://") else None
     _somebody_answers(address, spec)
     try:
-        client = Client(address, timeout=CONNECT_SECONDS)
+        client = Client(address, timeout=CONNECT_SECONDS, security=security)
     except Exception as error:  # a foreign server's bytes are read as lengths, with any outcome
         raise InputError(
             f"--cluster {spec}: what answers at {address} is not a Dask scheduler that this "
@@ -220,23 +122,45 @@ def _client_at(spec: str, stack: ExitStack, *, tls: bool) -> Client:
         ) from error
     stack.enter_context(_quietly_closed(client))
     stack.enter_context(client.as_current())
-    return _with_workers(client, spec)
+    _with_workers(client, spec)
+    _tell_blas(client, spec)
+    return client
+
+
+def _host_and_port(address: str, spec: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(?:tcp|tls)://(\[[\da-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
+    if found is None:
+        raise InputError(f"--cluster {spec}: got {address!r}, expected tcp:// or tls://HOST:PORT")
+    return found[1].strip("[]"), int(found[2])
+
+
+def _certificates_for(spec: str) -> Security:
+    security = known_certificates()
+    if security is None:
+        raise InputError(
+            f"--cluster {spec}: no certificates to show there; expected them in "
+            f"{certificate_path()}, or under distributed.comm.tls in Dask's configuration"
+        )
+    return security
 
 
 def _somebody_answers(address: str, spec: str) -> None:
     """Knock before a Client does: it would try again and again, and complain at length."""
-    found = re.fullmatch(r"(tcp|tls)://(\[[\da-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
-    if found is None:
-        raise InputError(f"--cluster {spec}: got {address!r}, expected tcp:// or tls://HOST:PORT")
-    if found[1] == "tls" and Security().get_connection_args("client").get("ssl_context") is None:
-        raise InputError(
-            f"--cluster {spec}: no certificates to show there; expected ca-file, client.cert and "
-            "client.key under distributed.comm.tls in Dask's configuration"
-        )
+    host, port = _host_and_port(address, spec)
     try:
-        socket.create_connection((found[2].strip("[]"), int(found[3])), CONNECT_SECONDS).close()
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"--cluster {spec}: nobody answers at {address} ({error})") from error
+
+
+def _tell_blas(client: Client, spec: str) -> None:
+    try:
+        client.register_plugin(OneBlasThread())
+    except Exception as error:  # whatever comes of unpickling there
+        raise InputError(
+            f"--cluster {spec}: its workers cannot import emhet_dask as it is here; expected the "
+            f"same version in their environment ({' '.join(str(error).split())})"
+        ) from error
 
 
 def _address_in(path: Path) -> str:
@@ -275,7 +199,7 @@ def _client_of(cluster: SpecCluster, stack: ExitStack, *, wait: bool = True) -> 
     stack.enter_context(_quietly_closed(client))
     stack.enter_context(client.as_current())
     # A failing task's traceback is raised where its result is asked for; once is enough.
-    stack.enter_context(_only_critical("distributed.worker"))
+    stack.enter_context(only_critical("distributed.worker"))
     # Jobs may wait in their queue for hours, and tasks can wait for them.
     return _with_workers(client, "local") if wait else client
 
@@ -298,22 +222,10 @@ def _quietly_closed(thing: Any) -> Iterator[None]:
     finally:
         with (
             # Dask gives the second a level of its own.
-            _only_critical("distributed", "distributed.client"),
+            only_critical("distributed", "distributed.client"),
             suppress(OSError, TimeoutError),
         ):
             thing.close()
-
-
-@contextmanager
-def _only_critical(*names: str) -> Iterator[None]:
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
 
 
 @dataclass(frozen=True)

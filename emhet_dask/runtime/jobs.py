@@ -13,6 +13,8 @@ import yaml
 from distributed import SpecCluster
 
 from emhet_dask.errors import InputError, need
+from emhet_dask.runtime.blas import BLAS_VARIABLES
+from emhet_dask.runtime.local import LOOPBACK
 
 __all__ = ["start_jobs"]
 
@@ -28,6 +30,12 @@ JOBQUEUE_CLASSES = (
 # Jobs end at their wall time, so a task may lose many workers without being at fault (Dask's own
 # default is 3).
 ALLOWED_FAILURES = 10
+# One BLAS thread per task, and no spilling: plans keep within the memory of a worker.
+WORKER_ENVIRONMENT = {
+    **dict.fromkeys(BLAS_VARIABLES, "1"),
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
+}
 
 
 def start_jobs(path: Path, *, defaults: Mapping[str, Any]) -> SpecCluster:
@@ -52,7 +60,7 @@ def start_jobs(path: Path, *, defaults: Mapping[str, Any]) -> SpecCluster:
     described = _read_yaml(path)
     name, given = described["class"], described.get("options") or {}
     scheduler = {**defaults.get("scheduler_options", {}), **(given.get("scheduler_options") or {})}
-    options = {**defaults, **given, "scheduler_options": scheduler}
+    options = {**defaults, **given, **_worker_options(given), "scheduler_options": scheduler}
     make = _jobqueue_class(name)
     try:
         with dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}):
@@ -64,6 +72,18 @@ def start_jobs(path: Path, *, defaults: Mapping[str, Any]) -> SpecCluster:
     # wall time or was cancelled.
     cluster.adapt(**(described.get("adapt") or {"minimum_jobs": jobs, "maximum_jobs": jobs}))
     return cluster
+
+
+def _worker_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a job's script and worker, with what our workers want beside them."""
+    prologue = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+    arguments = list(given.get("worker_extra_args") or [])
+    if not any(str(argument).startswith("--dashboard-address") for argument in arguments):
+        arguments += ["--dashboard-address", LOOPBACK]
+    return {
+        "job_script_prologue": [*prologue, *(given.get("job_script_prologue") or [])],
+        "worker_extra_args": arguments,
+    }
 
 
 def _jobqueue_class(name: str) -> Callable[..., SpecCluster]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from typing import Any
 
@@ -9,5 +10,9 @@ __all__ = ["dask_setup"]
 
 
 def dask_setup(_: Any) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that a person started."""
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that a person started.
+
+    And say nothing of connections that end when the work does.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.core").setLevel(logging.CRITICAL)

@@ -297,7 +297,7 @@ def test_an_unknown_specification_is_answered_with_those_known(spec):
 @pytest.mark.parametrize(
     ("spec", "options", "said"),
     [
-        ("runner", {}, "scheduler-file:FILE"),
+        ("runner", {}, "this is no task of a job step (SLURM_JOB_ID is not set)"),
         ("tcp://127.0.0.1:1", {}, "nobody answers at tcp://127.0.0.1:1"),
         ("tcp://127.0.0.1", {}, "expected tcp:// or tls://HOST:PORT"),
         ("tcp://", {}, "expected tcp:// or tls://HOST:PORT"),
@@ -311,7 +311,9 @@ def test_an_unknown_specification_is_answered_with_those_known(spec):
         ("local:2", {"memory_limit": "9000TB"}, "but this machine has"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_option(spec, options, said):
+def test_what_cannot_be_had_is_said_with_the_option(spec, options, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMHET_TLS_DIR", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert said in refusal(spec, **options)
 
 

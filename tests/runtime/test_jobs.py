@@ -64,10 +64,29 @@ def test_jobs_are_started_with_the_options_and_kept_up(queue, tmp_path, number, 
     with connect(described(tmp_path, OPTIONS + number)) as client:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
     (cluster,) = queue
-    assert cluster.asked == {"cores": 1, "memory": "1GB", "queue": "debug"}
+    assert cluster.asked.items() >= {"cores": 1, "memory": "1GB", "queue": "debug"}.items()
     assert cluster.bounds == bounds
     assert cluster.scheduler_options == {"dashboard_address": "127.0.0.1:0"}
     assert cluster.status.name == "closed"
+
+
+def test_workers_have_one_blas_thread_do_not_spill_and_keep_their_pages_to_themselves(
+    queue, tmp_path
+):
+    text = "class: SLURMCluster\njobs: 1\noptions:\n  cores: 1\n  memory: 1GB\n"
+    text += "  job_script_prologue: [module load python]\n  worker_extra_args: [--lifetime, 50m]\n"
+    with connect(described(tmp_path, text)):
+        asked = queue[0].asked
+    assert asked["worker_extra_args"] == [
+        "--lifetime",
+        "50m",
+        "--dashboard-address",
+        "127.0.0.1:0",
+    ]
+    *ours, last = asked["job_script_prologue"]
+    assert last == "module load python"
+    assert "export OMP_NUM_THREADS=1" in ours
+    assert "export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False" in ours
 
 
 def test_a_task_may_lose_many_workers_to_their_wall_time(queue, tmp_path):
