@@ -162,7 +162,7 @@ def plan_pca(
         if spare >= 0:
             whole = 4 * shape[0] * shape[1]
             if plan["method"] == "randomized" and whole <= spare:
-                plan["held_bytes"], plan["passes"] = whole, 2
+                plan["held_bytes"], plan["passes"] = whole, 1
             return plan
     least = min(plans, key=lambda plan: plan["peak_bytes"] + plan["client_bytes"])
     raise InputError(

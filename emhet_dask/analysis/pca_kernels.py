@@ -25,11 +25,11 @@ __all__ = [
     "band_moments",
     "covariance_step",
     "gram_step",
+    "held_band",
     "merge_covariances",
     "merge_grams",
     "merge_moments",
     "merge_sketches",
-    "prepare",
     "project",
     "sketch_band",
     "strip_components",
@@ -192,7 +192,12 @@ class Moments:
     faulty: list[int]
 
 
-def band_moments(
+def band_moments(band: NDArray[Any], span: slice, **options: Any) -> Moments:
+    """Moments of one band; see `held_band`."""
+    return held_band(band, span, **options)[0]
+
+
+def held_band(
     band: NDArray[Any],
     span: slice,
     *,
@@ -200,21 +205,24 @@ def band_moments(
     inverse_scale: NDArray[Any] | None,
     n_vectors: int,
     seed: int,
-) -> Moments:
-    """Moments of one band; `n_vectors` random combinations of its rows start the iteration."""
+) -> tuple[Moments, Float32]:
+    """Moments of one band, and its scaled rows about their own mean, to be held in memory.
+
+    `n_vectors` random combinations of the rows start the iteration.
+    """
     rows = as_float32(band, _take(inverse_scale, span))
     faulty = clear_faulty_rows(rows)
-    mean = centre(rows, weights[span])
-    rows *= np.sqrt(weights[span]).astype(np.float32)[:, None]
-    squares = float(_row_squares(rows).sum())
-    start = _random_signs(span, n_vectors, seed) @ rows
-    return Moments(
-        float(weights[span].sum()),
-        mean,
-        squares,
-        start.astype(np.float64),
-        _numbers(faulty, span),
-    )
+    counts = weights[span]
+    mean = centre(rows, counts)
+    root = np.sqrt(counts).astype(np.float32)
+    signs = _random_signs(span, n_vectors, seed) * root
+    squares, start = 0.0, np.zeros((n_vectors, rows.shape[1]))
+    for first in range(0, len(rows), _PIECE_ROWS):
+        piece = slice(first, first + _PIECE_ROWS)
+        squares += float(counts[piece] @ _row_squares(rows[piece]))
+        start += signs[:, piece] @ rows[piece]
+    moments = Moments(float(counts.sum()), mean, squares, start, _numbers(faulty, span))
+    return moments, rows
 
 
 def merge_moments(states: list[Moments]) -> Moments:
@@ -243,7 +251,7 @@ def apply_covariance(
 ) -> Float32:
     """Apply one band's part of the scatter matrix to vectors (vector, voxel), in one reading.
 
-    A mean of None says that the band is centred and scaled already.
+    A mean of None says that the rows are taken as they are.
     """
     result = np.zeros_like(vectors)
     for piece, rows in _centred_pieces(band, span, mean, inverse_scale):
@@ -251,15 +259,6 @@ def apply_covariance(
         along *= weights[piece].astype(np.float32)[:, None]
         result += along.T @ rows
     return result
-
-
-def prepare(
-    band: NDArray[Any], span: slice, mean: Float32, *, inverse_scale: NDArray[Any] | None
-) -> Float32:
-    """Return a band scaled and centred, to be held in memory."""
-    rows = as_float32(band, _take(inverse_scale, span))
-    rows -= mean
-    return rows
 
 
 class Projection(NamedTuple):

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from emhet_dask.analysis import pca_kernels as kernels
-from emhet_dask.analysis.bands import row_bands, tree
+from emhet_dask.analysis.bands import Block, row_bands, tree
 from emhet_dask.analysis.pca_problem import (
     Centred,
     Decomposition,
+    Held,
     Problem,
     inverse_root,
     refuse_faulty,
@@ -33,14 +34,14 @@ def randomized(
     Each pass applies the scatter matrix to a block of vectors and keeps all earlier blocks
     (Musco and Musco, NeurIPS 2015), for which eigenvalues in the dense floor of the noise converge
     in some fifteen passes instead of hundreds. Past `most_vectors` the basis collapses onto its
-    best directions (thick restart; Wu and Simon, 2000). With `hold` the centred matrix stays in
-    memory after its second reading.
+    best directions (thick restart; Wu and Simon, 2000). With `hold` the matrix is read once and
+    stays in memory.
 
     The error of an eigenvalue is that of the geometric series which its last two changes begin.
     """
     block = oversampled(n_components, problem.matrix.shape, hold=hold)
-    moments = _moments(problem, n_vectors=block)
-    centred = Centred(problem, moments.mean, hold=hold)
+    moments, held = _moments(problem, n_vectors=block, hold=hold)
+    centred = Centred(problem, moments.mean, held=held)
     basis = _KrylovBasis(moments.start, most_vectors=max(most_vectors, 4 * block))
     history: list[NDArray[np.float64]] = []
     errors = np.full(n_components, np.inf)
@@ -62,7 +63,7 @@ def randomized(
         moments.squares,
         values,
         errors * values,
-        passes=2 if hold else len(history) + 2,
+        passes=1 if hold else len(history) + 2,
     )
 
 
@@ -151,16 +152,29 @@ class _KrylovBasis:
         return block[max(0, len(block) - room) :]
 
 
-def _moments(problem: Problem, *, n_vectors: int) -> kernels.Moments:
-    task = dask.delayed(kernels.band_moments, pure=False)
-    factors = problem.factors()
-    parts = [
+def _moments(
+    problem: Problem, *, n_vectors: int, hold: bool
+) -> tuple[kernels.Moments, Held | None]:
+    """Read the matrix once; with `hold` its rows stay where they were read."""
+    task = dask.delayed(kernels.held_band if hold else kernels.band_moments, pure=False)
+    factors, bands = problem.factors(), row_bands(problem.matrix)
+    found = [
         task(band.part, band.span, n_vectors=n_vectors, seed=problem.seed, **factors)
-        for band in row_bands(problem.matrix)
+        for band in bands
     ]
-    moments: kernels.Moments = problem.run(tree(parts, kernels.merge_moments))
+    if not hold:
+        moments: kernels.Moments = problem.run(tree(found, kernels.merge_moments))
+        refuse_faulty(moments.faulty)
+        return moments, None
+    kept = problem.hold([pair[0] for pair in found] + [pair[1] for pair in found])
+    parts, rows = kept[: len(bands)], kept[len(bands) :]
+    moments, *means = problem.run_all(
+        [tree(parts, kernels.merge_moments), *(part.mean for part in parts)]
+    )
     refuse_faulty(moments.faulty)
-    return moments
+    held = [Block(part, band.span) for part, band in zip(rows, bands, strict=True)]
+    weights = np.asarray([problem.weights[band.span].sum() for band in bands])
+    return moments, Held(held, np.stack(means), weights)
 
 
 def _remaining(history: list[NDArray[np.float64]]) -> NDArray[np.float64]:

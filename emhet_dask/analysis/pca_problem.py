@@ -19,6 +19,7 @@ from emhet_dask.errors import InputError
 __all__ = [
     "Centred",
     "Decomposition",
+    "Held",
     "Problem",
     "inverse_root",
     "node",
@@ -102,33 +103,54 @@ class Decomposition:
     passes: int
 
 
+@dataclass(frozen=True)
+class Held:
+    """Rows that stay in memory, scaled, each band about its own mean.
+
+    Attributes
+    ----------
+    bands : list of Block
+    means : array (band, voxel)
+    weights : array (band,)
+        Sum of the weights of each band's rows.
+    """
+
+    bands: list[Block]
+    means: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
 class Centred:
     """The centred, scaled rows: read anew at every use, or held in memory."""
 
-    def __init__(self, problem: Problem, mean: NDArray[np.float64], *, hold: bool = False) -> None:
+    def __init__(
+        self, problem: Problem, mean: NDArray[np.float64], *, held: Held | None = None
+    ) -> None:
         self._problem = problem
-        self._bands = row_bands(problem.matrix)
-        self._mean: Delayed | None = node(mean.astype(np.float32))
         self._factors = problem.factors()
-        if hold:
-            task = dask.delayed(kernels.prepare, pure=False)
-            scale = self._factors["inverse_scale"]
-            held = problem.hold(
-                [task(b.part, b.span, self._mean, inverse_scale=scale) for b in self._bands]
-            )
-            self._bands = [
-                Block(part, band.span) for part, band in zip(held, self._bands, strict=True)
-            ]
-            self._mean = None
+        self._between: NDArray[np.float32] | None = None
+        if held is None:
+            self._bands = row_bands(problem.matrix)
+            self._means: list[Delayed] = [node(mean.astype(np.float32))] * len(self._bands)
+            return
+        # The scatter about the common mean is that about the bands' own, and that of their means.
+        shifts = held.means - mean
+        self._bands = held.bands
+        self._means = [node(-shift.astype(np.float32)) for shift in shifts]
+        self._between = (np.sqrt(held.weights)[:, None] * shifts).astype(np.float32)
+        self._factors["inverse_scale"] = node(None)
 
     def apply_covariance(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Apply the scatter matrix to vectors (vector, voxel)."""
         task = dask.delayed(kernels.apply_covariance, pure=False)
-        shared = node(vectors)
+        shared, between = node(vectors), self._between
+        means = self._means if between is None else [None] * len(self._bands)
         parts = [
-            task(band.part, band.span, self._mean, shared, **self._factors) for band in self._bands
+            task(band.part, band.span, mean, shared, **self._factors)
+            for band, mean in zip(self._bands, means, strict=True)
         ]
-        return np.asarray(self._problem.run(tree(parts, kernels.sum_parts)), dtype=np.float64)
+        image = np.asarray(self._problem.run(tree(parts, kernels.sum_parts)), dtype=np.float64)
+        return image if between is None else image + (vectors @ between.T) @ between
 
     def project(
         self, components: NDArray[np.float32]
@@ -137,8 +159,8 @@ class Centred:
         task = dask.delayed(kernels.project, pure=False)
         shared, scale = node(components), self._factors["inverse_scale"]
         parts = [
-            task(band.part, band.span, self._mean, shared, inverse_scale=scale)
-            for band in self._bands
+            task(band.part, band.span, mean, shared, inverse_scale=scale)
+            for band, mean in zip(self._bands, self._means, strict=True)
         ]
         projected = self._problem.run_all(parts)
         scores = np.concatenate([part.scores for part in projected])

@@ -1,21 +1,20 @@
-"""Tables of the user's own about volumes: weights, names, thresholds, latents."""
+"""Tables of the user's own about volumes: weights, names, thresholds."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emhet_dask.errors import InputError, join_problems
-from emhet_dask.formats.cryodrgn import read_z
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_csv", "read_latents", "read_names", "read_thresholds", "read_weights"]
+__all__ = ["read_csv", "read_names", "read_thresholds", "read_weights"]
 
 _MAP_ENDING = re.compile(r"\.(mrc|map|ccp4)(\.gz|\.bz2)?$", re.IGNORECASE)
 _LAST_NUMBER = re.compile(r"\d+$")
@@ -120,37 +119,6 @@ def read_names(path: str | Path, *, names: Sequence[str]) -> list[str]:
             f"{_and_others(len(twice) - 1)}"
         )
     return [str(name) for name in given]
-
-
-def read_latents(path: str | Path, *, n_rows: Mapping[str, int]) -> tuple[str, np.ndarray]:
-    """Read latent coordinates, and tell by their number what a row of them stands for.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``.npy``, ``.csv``, ``.txt`` or ``.pkl`` (of plain arrays), numbers only.
-    n_rows : mapping of str to int
-        What a row may stand for, and how many there would be: ``{"volume": 500, "particle":
-        20_000}``. The first that fits is taken.
-
-    Returns
-    -------
-    of : str
-        Key of ``n_rows``.
-    latents : ndarray
-        float, ``row × latent dimension``.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, has another number of rows, or values not finite.
-    """
-    latents = read_z(path)
-    for of, count in n_rows.items():
-        if len(latents) == count:
-            return of, latents
-    expected = " or ".join(f"{count}, one per {of}" for of, count in n_rows.items())
-    raise InputError(f"{path}: {len(latents)} rows of latents, expected {expected}")
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:

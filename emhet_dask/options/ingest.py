@@ -22,6 +22,8 @@ class Ingest(Run):
         "emhet ingest 'run1/*.mrc' 'run2/*.mrc' -o ensemble.zarr --box 64 --dtype float16",
         "emhet ingest analyze.20/kmeans500 -o ensemble.zarr --particles particles.star",
         "emhet ingest Class3D/job085 Class3D/job086 -o classes.zarr",
+        "emhet ingest 'kmeans/center???.mrc' -o recovar.zarr --particle-latents latent_coords.npy",
+        "emhet ingest frames/ -o 3dva.zarr --latents frames.csv --particle-latents particles.cs",
     )
 
     sources: Any = option(
@@ -83,8 +85,20 @@ class Ingest(Run):
     )
     latents: str | None = option(
         None,
-        help="Latents: one row per volume, or one per particle (npy, pkl, csv, txt).",
-        kind=kinds.path(expected="an npy, pkl, csv or txt file"),
+        help=(
+            "Latents, one row per volume, or one per particle where --labels are known: npy, pkl, "
+            "csv, txt, or a .cs file of 3D Variability or 3D Flex."
+        ),
+        kind=kinds.path(expected="an npy, pkl, csv, txt or cs file"),
+    )
+    particle_latents: str | None = option(
+        None,
+        help=(
+            "Latents, one row per particle, in the same formats. Without labels each particle "
+            "belongs to the volume nearest to it in latent space; --latents of the volumes are "
+            "found where cryoDRGN, tomoDRGN or RECOVAR left them beside the maps."
+        ),
+        kind=kinds.path(expected="an npy, pkl, csv, txt or cs file"),
     )
     on_error: str = option(
         "stop",

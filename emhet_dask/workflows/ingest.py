@@ -149,7 +149,16 @@ def _plan(options: Ingest) -> _Plan:
     known, attributes = _known(options, sources)
     layout = plan_layout(len(sources), box, options.dtype)
     settings = options.parameters(
-        "box", "apix", "dtype", "names", "weights", "labels", "particles", "ind", "latents"
+        "box",
+        "apix",
+        "dtype",
+        "names",
+        "weights",
+        "labels",
+        "particles",
+        "ind",
+        "latents",
+        "particle_latents",
     )
     files = [(os.path.realpath(source.header.path), source.index) for source in sources]
     tables = {name: known[name] for name in known if not name.startswith("source")}

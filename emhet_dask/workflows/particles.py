@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emhet_dask import formats
+from emhet_dask.analysis.nearest import nearest_volume
 from emhet_dask.errors import InputError
 from emhet_dask.formats import cryosparc
 from emhet_dask.formats.cryodrgn import read_indices, write_indices
+from emhet_dask.formats.latents import Latents, find_volume_latents, read_latents
 from emhet_dask.formats.relion import JobFolder, is_job_folder
 from emhet_dask.formats.sources import VolumeSource, assign_particles
-from emhet_dask.formats.tables import read_latents
 from emhet_dask.options.ingest import Ingest
 
 if TYPE_CHECKING:
@@ -192,30 +193,36 @@ def find_particles(
     if all(weight is not None for weight in known):
         found["weight"] = np.asarray(known, dtype=np.float64)
     assigned, own_file = _assignment(options, sources)
-    file = options.particles or own_file
+    of_volumes, of_particles = _latents(options, sources, assigned)
+    if assigned is None and of_particles is not None:
+        assigned = _nearest(of_particles, of_volumes)
+    for name, latents in (("latent", of_volumes), ("particle_latent", of_particles)):
+        if latents is not None:
+            found[name] = latents.values.astype(np.float32)
     attributes: dict[str, str] = {}
-    if assigned is not None:
-        found["particle_volume"] = assigned
-        found["weight"] = np.bincount(assigned[assigned >= 0], minlength=len(sources)).astype(
-            np.float64
-        )
-        found["particle_index"] = _original_rows(options, len(assigned))
-    elif options.particles or options.ind:
-        raise InputError(
-            f"{'--particles' if options.particles else '--ind'}: nothing says which particle "
-            "belongs to which volume; give --labels"
-        )
-    if file is not None and assigned is not None:
-        particles = ParticleFile.open(file)
-        rows = found["particle_index"]
-        _check_rows(options, particles, rows)
+    if assigned is None:
+        if options.particles or options.ind:
+            raise InputError(
+                f"{'--particles' if options.particles else '--ind'}: nothing says which particle "
+                "belongs to which volume; give --labels, or --particle-latents and --latents"
+            )
+        return found, attributes
+    found["particle_volume"] = assigned
+    found["weight"] = np.bincount(assigned[assigned >= 0], minlength=len(sources)).astype(
+        np.float64
+    )
+    file = options.particles or own_file
+    if file is None and of_particles is not None and of_particles.uids is not None:
+        file = of_particles.path
+    particles = None if file is None else ParticleFile.open(file)
+    rows = _original_rows(options, len(assigned), of_particles, particles)
+    found["particle_index"] = rows
+    if particles is not None:
         if options.particles is not None and own_file is not None:
             _check_names(particles, rows, ParticleFile.open(own_file))
         found["particle_name"] = particles.names[rows]
         found["particle_copy"] = particles.copies[rows]
-        attributes["particle_file"] = str(Path(file).absolute())
-    if options.latents is not None:
-        found.update(_latents(options.latents, len(sources), found.get("particle_volume")))
+        attributes["particle_file"] = str(particles.path.absolute())
     return found, attributes
 
 
@@ -249,27 +256,63 @@ def _classes(
     return classes.map(row_of_class).fillna(-1).to_numpy(dtype=np.int64), path
 
 
-def _original_rows(options: Ingest, count: int) -> np.ndarray:
-    if options.ind is None:
-        return np.arange(count, dtype=np.int64)
-    rows = read_indices(options.ind)
-    if len(rows) != count:
+def _original_rows(
+    options: Ingest, count: int, latents: Latents | None, particles: ParticleFile | None
+) -> np.ndarray:
+    """Return where each particle stands in the particle file, before any subset."""
+    uids = None if latents is None else latents.uids
+    if particles is not None and particles.suffix == ".cs" and uids is not None:
+        return _rows_of_uids(uids, particles, of=str(options.particle_latents))
+    if options.ind is not None:
+        rows = read_indices(options.ind)
+        if latents is not None and latents.kept is not None:
+            raise InputError(
+                f"{options.ind}: not needed, for {latents.path} has NaN where a particle was left "
+                "out; leave --ind away"
+            )
+        if len(rows) != count:
+            raise InputError(
+                f"{options.ind}: {len(rows)} indices, but {_told_by(options)} {count} particles"
+            )
+    elif latents is not None and latents.kept is not None:
+        rows = latents.kept
+    else:
+        rows = np.arange(count, dtype=np.int64)
+    if particles is not None:
+        _check_rows(options, particles, rows, latents)
+    return rows
+
+
+def _told_by(options: Ingest) -> str:
+    named = options.particle_latents if options.labels is None else None
+    return f"{named} is of" if named else "the labels are of"
+
+
+def _rows_of_uids(uids: np.ndarray, particles: ParticleFile, *, of: str) -> np.ndarray:
+    """Return the row of each uid in the particle file, whatever the order of the two."""
+    row_of = {uid: row for row, uid in enumerate(particles.names.tolist())}
+    rows = np.asarray([row_of.get(uid, -1) for uid in uids.tolist()], dtype=np.int64)
+    if (rows < 0).any():
         raise InputError(
-            f"{options.ind}: {len(rows)} indices, but the labels are of {count} particles"
+            f"{particles.path}: lacks {np.count_nonzero(rows < 0)} of the {len(rows)} particles of "
+            f"{of}, by uid"
         )
     return rows
 
 
-def _check_rows(options: Ingest, particles: ParticleFile, rows: np.ndarray) -> None:
+def _check_rows(
+    options: Ingest, particles: ParticleFile, rows: np.ndarray, latents: Latents | None
+) -> None:
     available = len(particles.names)
-    if options.ind is None and len(rows) != available:
+    told = latents.path if latents is not None and latents.kept is not None else options.ind
+    if told is None and len(rows) != available:
         raise InputError(
-            f"{particles.path}: {available} particles, but the labels are of {len(rows)}; "
+            f"{particles.path}: {available} particles, but {_told_by(options)} {len(rows)}; "
             "give --ind if a subset was used"
         )
     if len(rows) and rows.max() >= available:
         raise InputError(
-            f"{options.ind}: index {int(rows.max())} is beyond the {available} particles of "
+            f"{told}: index {int(rows.max())} is beyond the {available} particles of "
             f"{particles.path}"
         )
 
@@ -286,10 +329,60 @@ def _check_names(particles: ParticleFile, rows: np.ndarray, own: ParticleFile) -
         )
 
 
-def _latents(path: str, n_volumes: int, assigned: np.ndarray | None) -> Arrays:
-    n_rows = {"volume": n_volumes}
-    if assigned is not None:
-        n_rows["particle"] = len(assigned)
-    of, latents = read_latents(path, n_rows=n_rows)
-    name = "latent" if of == "volume" else "particle_latent"
-    return {name: latents.astype(np.float32)}
+def _latents(
+    options: Ingest, sources: Sequence[VolumeSource], assigned: np.ndarray | None
+) -> tuple[Latents | None, Latents | None]:
+    """Return the latents of the volumes and of the particles, as far as they are known."""
+    of_particles = None
+    of_volumes = None if options.latents is None else read_latents(options.latents)
+    if options.particle_latents is not None:
+        if of_volumes is None:
+            of_volumes = _beside(sources)
+        of_particles = read_latents(
+            options.particle_latents,
+            n_dims=None if of_volumes is None else of_volumes.n_dims,
+            may_lack_rows=True,
+        )
+        if of_volumes is None:
+            of_volumes = _beside(sources, of_particles)
+        if assigned is not None and len(of_particles) != len(assigned):
+            raise InputError(
+                f"{of_particles.path}: {len(of_particles)} rows of latents, expected "
+                f"{len(assigned)}, one per particle of the labels"
+            )
+    if of_volumes is None or len(of_volumes) == len(sources):
+        return of_volumes, of_particles
+    if of_particles is None and assigned is not None and len(of_volumes) == len(assigned):
+        return None, of_volumes
+    expected = f"{len(sources)}, one per volume"
+    if of_particles is None and assigned is not None:
+        expected += f" or {len(assigned)}, one per particle"
+    elif of_particles is None:
+        expected += " (one per particle: --particle-latents)"
+    raise InputError(f"{of_volumes.path}: {len(of_volumes)} rows of latents, expected {expected}")
+
+
+def _beside(sources: Sequence[VolumeSource], particles: Latents | None = None) -> Latents | None:
+    """Return the latents that a program left beside its maps."""
+    folders = {source.path.parent for source in sources}
+    if len(folders) != 1:
+        return None
+    return find_volume_latents(
+        min(folders),
+        n_volumes=len(sources),
+        particles=None if particles is None else particles.values,
+    )
+
+
+def _nearest(particles: Latents, volumes: Latents | None) -> np.ndarray:
+    if volumes is None:
+        raise InputError(
+            f"{particles.path}: says where the particles are in latent space, but nothing says "
+            "where the volumes are; give --latents with one row per volume, or --labels"
+        )
+    if volumes.n_dims != particles.n_dims:
+        raise InputError(
+            f"{volumes.path}: latents of {volumes.n_dims} dimensions, but {particles.path} has "
+            f"{particles.n_dims}; expected one latent space"
+        )
+    return nearest_volume(particles.values, volumes.values)

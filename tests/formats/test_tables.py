@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from emhet_dask.errors import InputError
 from emhet_dask.formats.tables import (
     read_csv,
-    read_latents,
     read_names,
     read_thresholds,
     read_weights,
@@ -106,20 +105,6 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path_factory, order, by_name)
     path = tmp_path_factory.getbasetemp() / "order.csv"
     path.write_text("\n".join(["name,weight" if by_name else "volume,weight", *lines]))
     np.testing.assert_array_equal(read_weights(path, names=names), np.arange(1, 31))
-
-
-def test_latents_tell_by_their_number_what_a_row_is(tmp_path):
-    latents = np.random.default_rng(0).normal(size=(3, 2))
-    np.save(tmp_path / "z.npy", latents)
-    for n_rows, of in (({"volume": 3, "particle": 4}, "volume"), ({"a": 2, "b": 3}, "b")):
-        found = read_latents(tmp_path / "z.npy", n_rows=n_rows)
-        assert found[0] == of
-        np.testing.assert_array_equal(found[1], latents)
-    with pytest.raises(
-        InputError,
-        match=r"z\.npy: 3 rows of latents, expected 4, one per volume or 9, one per particle",
-    ):
-        read_latents(tmp_path / "z.npy", n_rows={"volume": 4, "particle": 9})
 
 
 def test_csv_cells_are_texts(tmp_path):
