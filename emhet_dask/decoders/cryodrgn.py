@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +95,8 @@ class CryodrgnDecoder:
             )
         self.n_latent = int(network.zdim)
         self._network = network
+        self._building = threading.Lock()
+        self._read_outs: dict[bytes, _ReadOut] = {}
         self._flip = model.flip
         self._mean, self._scale = _norm(model)
         self._points, grid = _grid(lattice, self.box, sphere=_is_fourier(network))
@@ -109,38 +110,29 @@ class CryodrgnDecoder:
         self, latents: NDArray[np.floating], rows: NDArray[np.intp] | None = None
     ) -> NDArray[np.complex64]:
         """Decode coefficients; see `emhet_dask.decoders.protocol.Decoder.fourier`."""
-        read_out = self._all if rows is None else self._read_out(np.asarray(rows, dtype=np.intp))
-        return read_out(self._checked(latents))
+        return self._read_out(rows)(self._checked(latents))
 
     def volumes(self, latents: NDArray[np.floating]) -> Iterator[NDArray[np.float32]]:
         """Decode volumes; see `emhet_dask.decoders.protocol.Decoder.volumes`."""
-        latents = self._checked(latents)
-        places, middle = self._places, [self.box // 2] * 3
+        latents, read_out = self._checked(latents), self._read_out(None)
+        places, middle = self._half.places, [self.box // 2] * 3
         if self._flip:
             middle[0] = self.box - 1 - middle[0]
         most = max(1, _BATCH_BYTES // (8 * len(self.coordinates)))
         for start in range(0, len(latents), most):
-            for coefficients in self._all(latents[start : start + most]):
-                volume = self._half.volume(coefficients - self._all.added, places)
+            for coefficients in read_out(latents[start : start + most]):
+                volume = self._half.volume(coefficients - read_out.added, places)
                 volume[tuple(middle)] += self._mean
                 yield volume
 
-    @cached_property
-    def _places(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        return self._half.places
-
-    @cached_property
-    def _all(self) -> _ReadOut:
-        return self._build_read_out(np.arange(len(self._grid), dtype=np.intp))
-
-    def _read_out(self, rows: NDArray[np.intp]) -> _ReadOut:
-        """Return what decodes some coordinates; the last one asked for is kept."""
-        key = rows.tobytes()
-        kept: tuple[bytes, _ReadOut] | None = getattr(self, "_some", None)
-        if kept is None or kept[0] != key:
-            kept = (key, self._build_read_out(rows))
-            self._some = kept
-        return kept[1]
+    def _read_out(self, rows: NDArray[np.intp] | None) -> _ReadOut:
+        """Return what decodes some coordinates, or all; the last that was asked for is kept."""
+        chosen = np.arange(len(self._grid)) if rows is None else np.asarray(rows, dtype=np.intp)
+        key = b"" if rows is None else chosen.tobytes()
+        with self._building:  # threads that begin together need it once
+            if key not in self._read_outs:
+                self._read_outs = {key: self._build_read_out(chosen)}
+            return self._read_outs[key]
 
     def _build_read_out(self, rows: NDArray[np.intp]) -> _ReadOut:
         from emhet_dask.decoders.network import CoordinateNetwork  # noqa: PLC0415 - brings torch
@@ -305,11 +297,15 @@ def _device(name: str) -> Any:
     """Return the device of this process; with several GPUs and no choice, one by process."""
     import torch  # noqa: PLC0415 - takes seconds
 
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", os.getpid() % max(1, torch.cuda.device_count()))
+        name = "cuda" if count else "cpu"
     try:
-        return torch.device(name)
+        found = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device: got {name!r}, expected auto, cpu, cuda or cuda:N") from None
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: got {name!r}, expected auto, cpu, cuda or cuda:N")
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise InputError(f"--device: got {name!r}, but this machine has {count} GPUs; try cpu")
+    return torch.device("cuda", os.getpid() % count) if name == "cuda" else found

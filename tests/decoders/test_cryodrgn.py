@@ -112,6 +112,7 @@ def test_the_real_run(torch, shared_data):
         (lambda m: replace(m, weights="/nowhere/weights.pkl"), "cannot be read here"),
         (lambda m: replace(m, weights_sha256="0"), "not the file that it was"),
         (lambda m: replace(m, device="abacus"), "--device: got 'abacus'"),
+        (lambda m: replace(m, device="cuda:99"), "this machine has [0-9]+ GPUs"),
         (lambda m: replace(m, config={"model_args": {}}), "no model_args"),
         (
             lambda m: replace(m, config={**m.config, "dataset_args": {}}),
