@@ -13,9 +13,9 @@ __all__ = ["Export", "Select"]
 
 @dataclass(frozen=True, kw_only=True)
 class Select(Quiet):
-    """Write the volumes or particles of chosen states, or that have a block or part."""
+    """Write the volumes or particles of chosen states, basins or blocks, or of a region."""
 
-    summary = "Write the particles (STAR, .pkl) or volumes (.txt, .csv) of chosen states or blocks."
+    summary = "Write the particles (STAR, .pkl) or volumes (.txt, .csv) of states, basins, blocks."
     examples = (
         "emhet select landscape --clusters 0,3 -o particles.star",
         "emhet select landscape --clusters 2 -o ind.pkl",
@@ -24,15 +24,28 @@ class Select(Quiet):
         "emhet select blocks --block 3 --min 0.8 -o most_of_3.csv",
         "emhet select blocks --state 0,2 -o ind.pkl",
         "emhet select occupancy --block uL2 --absent -o without_uL2.star",
+        "emhet select full --basin 0 -o basin_0.star",
+        "emhet select full --region region.json -o ind.pkl",
     )
 
     results: str = option(
-        help="Folder of a landscape, of blocks or of an occupancy.",
+        help="Folder of a landscape, of a map of particles, of blocks or of an occupancy.",
         kind=kinds.path(expected="a results folder"),
         argument=True,
     )
     clusters: tuple[int, ...] | None = option(
         None, help="States of a landscape, such as 0,3 or 0-4.", kind=kinds.numbers(), flags=("-c",)
+    )
+    basin: tuple[int, ...] | None = option(
+        None, help="Basins of a map of particles, such as 0 or 0,2.", kind=kinds.numbers()
+    )
+    region: str | None = option(
+        None,
+        help=(
+            "Polygon over two components: region.json as landscape.html saves it, or a .csv with "
+            "the columns pc1,pc2."
+        ),
+        kind=kinds.path(expected="a .json or .csv file"),
     )
     block: str | None = option(
         None,

@@ -263,7 +263,7 @@ def test_parts_go_by_their_names_and_have_states_too(parts_folder, store, chosen
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "--clusters, --block or --state: got none of them, expected one"),
+        ({}, "--clusters, --basin, --region, --block or --state: got none of them, expected one"),
         ({"block": 1, "state": "0"}, "got --block and --state, expected one"),
         ({"block": 1, "present": True, "min": 0.5}, "--present, --min: exclude each other"),
         ({"block": 1, "absent": True, "present": True}, "--present, --absent: exclude each other"),
