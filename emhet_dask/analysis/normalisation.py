@@ -9,6 +9,7 @@ of the scatter afterwards is 1 %; a fit over the whole mask makes it 29 %.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -20,7 +21,15 @@ from emhet_dask.analysis.bands import Block, as_matrix, check_weights, compute_a
 from emhet_dask.analysis.moments import Moments, accumulate, merge_all
 from emhet_dask.errors import InputError
 
-__all__ = ["divisors", "normalisation_factors", "row_products", "shared_voxels", "shrinkage"]
+__all__ = [
+    "AmplitudeFit",
+    "divisors",
+    "fit_amplitudes",
+    "normalisation_factors",
+    "row_products",
+    "shared_voxels",
+    "shrinkage",
+]
 
 # Standard deviation over the volumes, as a share of the mean, up to which a voxel is shared by all:
 # a subunit that one volume in fifty lacks has 0.14. From 0.1 to 0.4 the factors hardly change.
@@ -33,6 +42,41 @@ _LEAST_POWER = 0.05
 _LEAST_FACTOR = 0.2
 
 
+@dataclass(frozen=True)
+class AmplitudeFit:
+    """What amplitudes are measured by: fitted to an ensemble, good for volumes beyond it.
+
+    Attributes
+    ----------
+    shape : ndarray of float64 (voxel,)
+        Mean map at the voxels that all volumes share, 0 at others.
+    mean_raw : float
+        Weighted mean of the ensemble's ``<v, shape> / <shape, shape>``.
+    repeatability : float
+        What is kept of a factor's distance from 1: 0 where all scatter was noise, 1 where none was.
+    shared_voxels : float
+        Fraction of the voxels that was used.
+    """
+
+    shape: NDArray[np.float64]
+    mean_raw: float
+    repeatability: float
+    shared_voxels: float
+
+    def factors(self, products: ArrayLike) -> NDArray[np.float64]:
+        """Return the factors of volumes.
+
+        Parameters
+        ----------
+        products : array (volume,)
+            Inner product of each volume with `shape`.
+        """
+        return self._shrunk(np.asarray(products, dtype=np.float64) / (self.shape @ self.shape))
+
+    def _shrunk(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1.0 + self.repeatability * (raw / self.mean_raw - 1.0)
+
+
 def normalisation_factors(
     array: Any,
     *,
@@ -40,6 +84,41 @@ def normalisation_factors(
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
 ) -> xr.DataArray:
     """Amplitude of each volume relative to the mean map, by least squares over shared voxels.
+
+    Parameters
+    ----------
+    array, weights, compute
+        As of `fit_amplitudes`.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``factor`` (volume), float64, with a weighted mean of 1; near 0 or below where a volume has
+        nothing in common with the others or its contrast is inverted (see `divisors`).
+        Attributes: ``shared_voxels`` (the fraction of the voxels that was used) and
+        ``repeatability`` (0: all scatter was noise and every factor is 1; 1: none was).
+
+    Raises
+    ------
+    InputError
+        As `fit_amplitudes`.
+    """
+    fit, factors = fit_amplitudes(array, weights=weights, compute=compute)
+    return xr.DataArray(
+        factors,
+        dims=("volume",),
+        name="factor",
+        attrs={"shared_voxels": fit.shared_voxels, "repeatability": fit.repeatability},
+    )
+
+
+def fit_amplitudes(
+    array: Any,
+    *,
+    weights: ArrayLike | None = None,
+    compute: Callable[..., tuple[Any, ...]] = dask.compute,
+) -> tuple[AmplitudeFit, NDArray[np.float64]]:
+    """Fit what amplitudes are measured by, and measure those of the volumes.
 
     The factor ``a`` that minimises ``|v - a m|²`` is ``<v, m> / <m, m>``. Noise scatters it, more
     than amplitudes do where maps are noisy; what does not repeat between two halves of the voxels
@@ -57,11 +136,8 @@ def normalisation_factors(
 
     Returns
     -------
-    xarray.DataArray
-        ``factor`` (volume), float64, with a weighted mean of 1; near 0 or below where a volume has
-        nothing in common with the others or its contrast is inverted (see `divisors`).
-        Attributes: ``shared_voxels`` (the fraction of the voxels that was used) and
-        ``repeatability`` (0: all scatter was noise and every factor is 1; 1: none was).
+    fit : AmplitudeFit
+    factors : ndarray of float64 (volume,)
 
     Raises
     ------
@@ -84,15 +160,14 @@ def normalisation_factors(
     power = np.einsum("ij,ij->i", halves, halves)
     by_half = np.concatenate(parts) / power
     raw = by_half @ power / power.sum()
-    raw /= np.average(raw, weights=counts)
-    _refuse_inverted(raw)
-    kept = shrinkage(by_half, power=power, weights=counts)
-    return xr.DataArray(
-        1.0 + kept * (raw - 1.0),
-        dims=("volume",),
-        name="factor",
-        attrs={"shared_voxels": float(used.mean()), "repeatability": kept},
+    fit = AmplitudeFit(
+        shape=shape,
+        mean_raw=float(np.average(raw, weights=counts)),
+        repeatability=shrinkage(by_half, power=power, weights=counts),
+        shared_voxels=float(used.mean()),
     )
+    _refuse_inverted(raw / fit.mean_raw)
+    return fit, fit._shrunk(raw)
 
 
 def shared_voxels(moments: Moments) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from emhet_dask.analysis.moments import accumulate
 from emhet_dask.analysis.normalisation import (
     divisors,
+    fit_amplitudes,
     normalisation_factors,
     row_products,
     shared_voxels,
@@ -144,3 +145,13 @@ def test_row_products_are_inner_products():
     rng = np.random.default_rng(5)
     band, vectors = rng.normal(size=(7, 9)), rng.normal(size=(2, 9)).astype(np.float32)
     np.testing.assert_allclose(row_products(band, vectors), band @ vectors.T, rtol=1e-5)
+
+
+def test_volumes_beyond_the_ensemble_are_measured_by_the_same_formula():
+    rng = np.random.default_rng(0)
+    mean = 5 + rng.random(300)
+    matrix = (1 + 0.05 * rng.standard_normal(50))[:, None] * mean
+    matrix = (matrix + 0.1 * rng.standard_normal(matrix.shape)).astype(np.float32)
+    fit, factors = fit_amplitudes(matrix)
+    np.testing.assert_allclose(fit.factors(matrix @ fit.shape), factors, rtol=1e-5)
+    np.testing.assert_array_equal(factors, normalisation_factors(matrix).values)

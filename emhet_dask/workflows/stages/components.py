@@ -18,7 +18,13 @@ from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.workflows.stages.job import Job
 
-__all__ = ["ComponentOptions", "components_stage", "prepared_matrix", "trajectories_stage"]
+__all__ = [
+    "ComponentOptions",
+    "components_stage",
+    "prepared_matrix",
+    "prepared_rows",
+    "trajectories_stage",
+]
 
 _POINTS = 10
 
@@ -112,7 +118,28 @@ def prepared_matrix(
     dask.array.Array, shape (volume, voxel)
         float32.
     """
-    stored = open_matrix(str(job.group("matrix")), columns=columns)
+    path = str(job.group("matrix"))
+    return prepared_rows(path, factor=factor, clip_negative=clip_negative, columns=columns)
+
+
+def prepared_rows(
+    path: str, *, factor: np.ndarray | None, clip_negative: bool, columns: bool = False
+) -> da.Array:
+    """Return a stored matrix as PCA and clustering see it, lazily.
+
+    Parameters
+    ----------
+    path : str
+        Group ``matrix`` of some results.
+    factor, clip_negative, columns
+        As of `prepared_matrix`.
+
+    Returns
+    -------
+    dask.array.Array, shape (volume, voxel)
+        float32.
+    """
+    stored = open_matrix(path, columns=columns)
     rows = stored["matrix"].data
     if clip_negative:
         rows = da.maximum(rows, 0)

@@ -1,0 +1,87 @@
+"""Options of ``emhet map``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emhet_dask.options import kinds
+from emhet_dask.options._base import option
+from emhet_dask.options._common import Run
+from emhet_dask.options.energy import EnergyChoices
+
+__all__ = ["Map"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(EnergyChoices, Run):
+    """Place every particle of a cryoDRGN run on the landscape of some of its volumes."""
+
+    summary = "Place every particle of a cryoDRGN run on a landscape: scores, states, free energy."
+    examples = (
+        "emhet map 00_vae 25 --landscape landscape -o full",
+        "emhet map 00_vae 25 --landscape landscape -o quick --sample 2000",
+        "emhet map 00_vae 25 --landscape landscape -o full --axes 1,3 --particles particles.star",
+    )
+
+    workdir: str = option(
+        help="Folder of a cryoDRGN run (train_vae -o): config.yaml, weights.N.pkl, z.N.pkl.",
+        kind=kinds.path(expected="a folder"),
+        argument=True,
+    )
+    epoch: int | str = option(
+        help="N of z.N.pkl, or last.",
+        kind=kinds.whole(minimum=0, words=("last",)),
+        argument=True,
+    )
+    landscape: str = option(
+        help="Results of emhet landscape, of volumes that were decoded from this epoch.",
+        kind=kinds.path(expected="a folder of emhet landscape"),
+    )
+    output: str = option(
+        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+    )
+    sample: int | None = option(
+        None,
+        help=(
+            "Decode so many particles, drawn at random, and predict the scores of the others from "
+            "their latents, with a cross-validated error; default: decode all."
+        ),
+        kind=kinds.whole(minimum=20),
+    )
+    full_decode: bool = option(
+        False,
+        help=(
+            "Transform each volume back to voxels instead of projecting its Fourier coefficients; "
+            "a landscape with --clip-negative always needs it."
+        ),
+        kind=kinds.flag(),
+    )
+    flip: bool = option(
+        False,
+        help=(
+            "The volumes of the landscape are mirrored; known already where emhet decode made them."
+        ),
+        kind=kinds.flag(),
+    )
+    ind: str | None = option(
+        None,
+        help=(
+            "Indices of the particles that the model was trained on (cryoDRGN's --ind): .pkl, .npy "
+            "or .txt; default: the file that config.yaml names."
+        ),
+        kind=kinds.path(expected="a .pkl, .npy or .txt file"),
+    )
+    particles: str | None = option(
+        None,
+        help=(
+            "STAR or .cs file of the particles, to write those of each state; default: the one "
+            "that the ensemble was made with."
+        ),
+        kind=kinds.path(expected="a STAR or .cs file"),
+    )
+    seed: int = option(0, help="Seed of everything random.", kind=kinds.whole(minimum=0))
+    device: str = option(
+        "auto",
+        help="Where each worker decodes: cpu, cuda, or auto for a GPU where there is one.",
+        kind=kinds.choice("auto", "cpu", "cuda"),
+    )
