@@ -7,6 +7,7 @@ it is before training cost what those of a trained one do.
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from emhet_dask import open_ensemble
 from emhet_dask.formats.mrc import read_header, read_volume
 
 N_LATENT, EPOCH, APIX = 4, 1, 3.0
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 PEER = next(
     (path for folder in (CHECKOUT / ".venv-peer" / "bin", Path(sys.executable).parent)
      if (path := folder / "cryodrgn").is_file()),
@@ -64,7 +66,7 @@ def write_run(workdir: Path, *, box: int, width: int) -> None:
 def test_decode_against_eval_vol(benchmark, report, scratch, full, width):
     if not full and width > 128:
         pytest.skip("takes minutes; with --size full")
-    n, box = ({128: 100, 1024: 6}[width], 64) if full else (4, 32)
+    n, box = ({128: 60, 1024: 4}[width], 64) if full else (4, 32)
     workdir, store, files = (scratch / f"{what}{width}" for what in ("run", "store", "files"))
     write_run(workdir, box=box, width=width)
     latents = np.random.default_rng(1).standard_normal((n, N_LATENT)).astype(np.float32)
@@ -76,10 +78,13 @@ def test_decode_against_eval_vol(benchmark, report, scratch, full, width):
         setup=lambda: shutil.rmtree(store, ignore_errors=True),
         rounds=3 if full else 1,
     )
-    theirs = run_measured(
-        [PEER, "eval_vol", workdir / f"weights.{EPOCH}.pkl", "-c", workdir / "config.yaml",
-         "--zfile", scratch / "z.txt", "-o", files, "--Apix", APIX],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    asked = [PEER, "eval_vol", workdir / f"weights.{EPOCH}.pkl", "-c", workdir / "config.yaml",
+             "--zfile", scratch / "z.txt", "-o", files, "--Apix", APIX]  # fmt: skip
+    # Where other work runs beside it, torch's threads wait for each other: the better of both.
+    theirs = min(
+        (run_measured(asked, env={**os.environ, **threads}, **SILENT)
+         for threads in ({}, {"OMP_NUM_THREADS": "1"})),
+        key=lambda run: run.seconds,
     )  # fmt: skip
     difference = largest_difference(store, files)
     assert difference < 1e-4
