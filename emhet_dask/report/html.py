@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from emhet_dask.report.palette import state_colour
 from emhet_dask.report.style import DPI
@@ -53,7 +54,7 @@ class Section:
     ----------
     title : str
     text : str
-        Paragraphs, with an empty line between them.
+        Paragraphs, with an empty line between them; `what is typed` stands between backticks.
     pictures : sequence of Picture
     table : DataFrame, optional
         Its columns are headed as they are named; ``State`` or ``Cluster`` gets the colours of the
@@ -120,7 +121,7 @@ def write_report(
             {
                 "anchor": anchor,
                 "title": section.title,
-                "paragraphs": [part for part in re.split(r"\n\s*\n", section.text.strip()) if part],
+                "paragraphs": _paragraphs(section.text),
                 "pictures": [_picture(picture) for picture in section.pictures],
                 "table": None if section.table is None else _table(section.table),
             }
@@ -132,6 +133,13 @@ def write_report(
         },
     )
     Path(path).write_text(html, encoding="utf-8", newline="\n")
+
+
+def _paragraphs(text: str) -> list[Markup]:
+    """Split at empty lines, and set what stands between backticks as it is typed."""
+    parts = [part for part in re.split(r"\n\s*\n", text.strip()) if part]
+    typed = [re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(part))) for part in parts]
+    return [Markup(part) for part in typed]  # noqa: S704 - escaped just now
 
 
 def states_table(states: pd.DataFrame, *, noun: str = "state") -> pd.DataFrame:

@@ -169,3 +169,11 @@ def test_only_png_files_are_embedded(tmp_path: Path) -> None:
     section = Section("S", pictures=[Picture(b"<svg>", "A drawing")])
     with pytest.raises(ValueError, match="'A drawing' is not a PNG"):
         write_report(tmp_path / "r.html", title="t", headline="h", sections=[section])
+
+
+def test_what_is_typed_is_set_as_code_and_nothing_else_is_markup(tmp_path):
+    path = tmp_path / "report.html"
+    text = "Type `emhet select --region <a>` & see."
+    write_report(path, title="t", headline="h", sections=[Section("s", text)])
+    html = path.read_text()
+    assert "<code>emhet select --region &lt;a&gt;</code> &amp; see." in html

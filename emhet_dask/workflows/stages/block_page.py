@@ -175,7 +175,7 @@ def _sections(
             Section(
                 "Combinations",
                 "Which blocks are present together, the most frequent first; all are in "
-                "block_states.csv. emhet select --state makes particle lists of them.",
+                "block_states.csv. `emhet select --state` makes particle lists of them.",
                 table=state_rows(tables.states, _names(tables)),
             ),
         ]

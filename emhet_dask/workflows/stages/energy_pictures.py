@@ -76,8 +76,8 @@ def energy_sections(folder: Path, energy: Energy, path: WrittenPath | None) -> l
         "a free energy, not one: which particles were selected and how the decoder spreads them "
         "change it. Errors are of the bootstrap; a basin is deeper than three times its own and "
         f"{energy.options.min_depth:g} kT.\n\n"
-        "landscape.html is the same to hover over and to draw a region in, for emhet select "
-        f"--region; emhet select --basin writes the {noun}s of a basin."
+        "landscape.html is the same to hover over and to draw a region in, for "
+        f"`emhet select --region`; `emhet select --basin` writes the {noun}s of a basin."
     )
     pictures = [
         Picture(

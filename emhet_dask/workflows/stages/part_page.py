@@ -132,7 +132,7 @@ def _sections(
         Section(
             "Combinations",
             "Which parts are present together, the most frequent first; all are in "
-            "occupancy_states.csv. emhet select --state makes particle lists of them.",
+            "occupancy_states.csv. `emhet select --state` makes particle lists of them.",
             table=state_rows(tables.states, tables.names, noun="part"),
         ),
     ]
