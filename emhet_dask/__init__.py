@@ -31,6 +31,7 @@ _HOMES = {
     "select": "emhet_dask.workflows.select",
     "export": "emhet_dask.workflows.export",
     "reconstruct": "emhet_dask.workflows.reconstruct",
+    "class3d_run": "emhet_dask.workflows.class3d_run",
     "class3d_summary": "emhet_dask.workflows.class3d_summary",
     "class3d_compare": "emhet_dask.workflows.class3d_compare",
     "class3d_select": "emhet_dask.workflows.class3d_select",

@@ -10,6 +10,7 @@ from emhet_dask.options._base import Command, Option, command, spelled
 from emhet_dask.options.align import Align
 from emhet_dask.options.blocks import Blocks
 from emhet_dask.options.class3d_compare import Class3DCompare
+from emhet_dask.options.class3d_run import Class3DRun
 from emhet_dask.options.class3d_select import Class3DSelect, Class3DTable
 from emhet_dask.options.class3d_summary import Class3DSummary
 from emhet_dask.options.cluster_check import ClusterCheck
@@ -57,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Command], str]] = {
         Class3DCompare,
         "emhet_dask.workflows.class3d_compare:class3d_compare",
     ),
+    ("class3d", "run"): (Class3DRun, "emhet_dask.workflows.class3d_run:class3d_run"),
     ("class3d", "select"): (Class3DSelect, "emhet_dask.workflows.class3d_select:class3d_select"),
     ("class3d", "table"): (Class3DTable, "emhet_dask.workflows.class3d_table:class3d_table"),
     ("cluster", "check"): (ClusterCheck, "emhet_dask.workflows.cluster_check:cluster_check"),

@@ -1,0 +1,136 @@
+"""What all particles have in common: their consensus map at given poses, and the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from emhet_dask.analysis.gridding import hermitian_sums, shell_mean
+from emhet_dask.analysis.image_blocks import BlockSource, ImageBlock, run_pass
+from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
+from emhet_dask.analysis.support import sphere, support_of
+
+__all__ = ["consensus_and_noise"]
+
+Float64 = NDArray[np.float64]
+
+# Mean square of trilinear weights over their mean; see `emhet_dask.analysis.classification`.
+_SCATTER_OF_SUMS = 8 / 27
+
+
+def consensus_and_noise(
+    sources: Sequence[BlockSource],
+    groups: Sequence[NDArray[np.int64]],
+    *,
+    n_groups: int,
+    grid: SliceGrid,
+    compute: Callable[..., tuple[Any, ...]] = dask.compute,
+) -> tuple[Complex64, Float32, Float64]:
+    """Reconstruct all particles together, and measure what that leaves of the images.
+
+    Two passes over the images as they are. The first adds up the map, which is then regularised by
+    its own spectrum of signal to noise; the second measures the noise of each group of images.
+
+    Parameters
+    ----------
+    sources : sequence of BlockSource
+    groups : sequence of array (particle,)
+        Of each block, from 0.
+    n_groups : int
+    grid : SliceGrid
+    compute : callable
+        Like `dask.compute`.
+
+    Returns
+    -------
+    transform : ndarray of complex64 (voxel,)
+    weight : ndarray of float32 (voxel,)
+        Sum of CTF² over the noise.
+    noise : ndarray of float64 (group, shell)
+        Amplitude.
+    """
+    (data, weight, power, counts), _ = run_pass(
+        sources,
+        _sums_of_block,
+        n_groups,
+        radius=grid.radius,
+        own=groups,
+        compute=compute,
+    )
+    data, weight = hermitian_sums(data, weight, grid)
+    pixels = counts.astype(np.float64)[:, None] * np.bincount(grid.shell, minlength=grid.radius + 1)
+    variance = power / np.maximum(pixels, 1)
+    mean = _pooled(variance, counts)
+    volume = _regularised(data, weight, mean, grid)
+    (left,), _ = run_pass(
+        sources,
+        _rest_of_block,
+        volume,
+        n_groups,
+        radius=grid.radius,
+        own=groups,
+        compute=compute,
+    )
+    variance = left / np.maximum(pixels, 1)
+    mean = _pooled(variance, counts)
+    variance = np.where(counts[:, None] > 0, np.maximum(variance, 1e-12 * mean.max()), mean)
+    shell = np.minimum(grid.voxel_shell, grid.radius)
+    return (
+        _regularised(data, weight, mean, grid),
+        (weight / mean[shell]).astype(np.float32),
+        np.sqrt(variance),
+    )
+
+
+def _sums_of_block(
+    block: ImageBlock, groups: NDArray[np.int64], n_groups: int
+) -> tuple[tuple[NDArray[Any], ...], tuple[()]]:
+    data, weight = block.operator.back_project(
+        block.slices * block.transfer, np.square(block.transfer)
+    )
+    power = _by_shell(np.square(np.abs(block.slices)), block.grid, groups, n_groups)
+    return (data, weight, power, np.bincount(groups, minlength=n_groups)), ()
+
+
+def _rest_of_block(
+    block: ImageBlock, groups: NDArray[np.int64], volume: Complex64, n_groups: int
+) -> tuple[tuple[Float64], tuple[()]]:
+    rest = block.slices - block.predict(volume[:, None])[..., 0]
+    return (_by_shell(np.square(np.abs(rest)), block.grid, groups, n_groups),), ()
+
+
+def _by_shell(
+    squares: Float32, grid: SliceGrid, groups: NDArray[np.int64], n_groups: int
+) -> Float64:
+    found = np.zeros((n_groups, grid.radius + 1))
+    for group in np.unique(groups):
+        own = squares[groups == group].sum(axis=0, dtype=np.float64)
+        found[group] = np.bincount(grid.shell, own, grid.radius + 1)
+    return found
+
+
+def _pooled(variance: Float64, counts: NDArray[np.int64]) -> Float64:
+    return np.maximum((counts[:, None] * variance).sum(axis=0) / counts.sum(), 1e-30)
+
+
+def _regularised(data: Complex64, weight: Float32, noise: Float64, grid: SliceGrid) -> Complex64:
+    """Divide sums by weights, with the variance of the map as it is beyond that of noise."""
+    inside = grid.voxel_radius <= grid.radius
+    seen = inside & (weight > 1e-3 * float(weight[inside].mean()))
+    shell = np.minimum(grid.voxel_shell, grid.radius)
+    sigma2 = noise[shell].astype(np.float32)
+    power = np.zeros_like(weight)
+    power[seen] = np.square(np.abs(data[seen])) / weight[seen] - _SCATTER_OF_SUMS * sigma2[seen]
+    signal = shell_mean(power, grid)
+    total = shell_mean(np.where(seen, weight, 0), grid)
+    tau2 = np.maximum(signal / np.maximum(total, 1e-20), 1e-6 * np.max(signal / total.max()))
+    tau2 *= grid.padding**3
+    prior = sigma2 / tau2[shell].astype(np.float32)
+    found = np.zeros_like(data)
+    found[inside] = data[inside] / (weight[inside] + prior[inside])
+    whole = support_of(sphere(grid.box, diameter=grid.box), grid)
+    return whole.keep(found[:, None])[:, 0]

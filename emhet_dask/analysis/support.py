@@ -1,0 +1,131 @@
+"""Where in the box classes may differ: a mask in space, applied to transforms of a few shells.
+
+A padded transform has voxels closer together than a particle of limited size needs, so that most
+of its noise lies outside of the particle. Multiplying by a mask in space takes that noise away. It
+also makes good what trilinear weights dim towards the edges of the box: once when slices were added
+up, and once when they are looked up again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import fft, ndimage
+
+from emhet_dask.analysis.gridding import solve_map
+from emhet_dask.analysis.projection import (
+    Complex64,
+    Float32,
+    SliceGrid,
+    interpolation_dimming,
+)
+
+__all__ = ["Support", "disc", "map_of", "sphere", "support_of"]
+
+_EDGE_PIXELS = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """A mask over the padded box, as fine as the transform resolves.
+
+    Attributes
+    ----------
+    grid : SliceGrid
+    mask : ndarray of float32 (z, y, x)
+        Over the square of what interpolation dims, origin first.
+    share : float
+        Part of the noise that is left of what is looked up in the transform.
+    """
+
+    grid: SliceGrid
+    mask: Float32
+    share: float
+
+    def keep(self, volumes: Complex64) -> Complex64:
+        """Return transforms (voxel, volume), to look slices up in, of what is inside.
+
+        Parameters
+        ----------
+        volumes : array (voxel, volume)
+            Sums of slices over their weights.
+        """
+        side = len(self.mask)
+        found = np.empty_like(volumes)
+        for number in range(volumes.shape[1]):
+            cube = fft.ifftshift(volumes[:, number].reshape(self.grid.shape), axes=(0, 1))
+            density = fft.irfftn(cube, s=(side,) * 3, overwrite_x=True)
+            density *= self.mask
+            found[:, number] = fft.fftshift(fft.rfftn(density), axes=(0, 1)).reshape(-1)
+        return found
+
+
+def sphere(box: int, *, diameter: float) -> Float32:
+    """Return a ball with a soft edge inside it (z, y, x).
+
+    Parameters
+    ----------
+    box : int
+    diameter : float
+        In pixels.
+    """
+    axis = np.square(np.arange(box, dtype=np.float32) - box // 2)
+    distance = np.sqrt(axis[:, None, None] + axis[:, None] + axis)
+    return _edge(distance, diameter)
+
+
+def support_of(mask: ArrayLike, grid: SliceGrid) -> Support:
+    """Sample a mask of the box where transforms of a grid are sampled.
+
+    Parameters
+    ----------
+    mask : array (z, y, x)
+        Of the grid's box.
+    grid : SliceGrid
+    """
+    inside = np.asarray(mask, dtype=np.float32)
+    side, padded = 2 * grid.reach + 1, grid.box * grid.padding
+    # Pixels from the middle, origin first as in a transform.
+    place = fft.fftfreq(side) * padded
+    points = np.stack(np.meshgrid(place, place, place, indexing="ij")) + grid.box // 2
+    sampled = ndimage.map_coordinates(inside, points, order=1, cval=0.0, output=np.float32)
+    distance = np.sqrt(np.square(points - grid.box // 2).sum(axis=0))
+    dimmed = np.sinc(np.minimum(distance / padded, 0.5)) ** 2
+    sampled /= np.square(dimmed, dtype=np.float32)
+    # Of noise that was added up and is looked up, interpolation dims the power along each axis.
+    dim = np.sinc(place / padded) ** 4
+    window = dim[:, None, None] * dim[:, None] * dim
+    share = float((window * np.square(sampled)).sum() / window.sum())
+    return Support(grid, sampled, share)
+
+
+def map_of(transform: Complex64, grid: SliceGrid) -> Float32:
+    """Return the map (z, y, x) of a transform that slices are looked up in."""
+    density = solve_map(transform, np.ones(len(transform), dtype=np.float32), grid)
+    dimmed = interpolation_dimming(grid.box, padding=grid.padding)
+    return np.asarray(density * np.square(dimmed), dtype=np.float32)
+
+
+def disc(box: int, *, diameter: float, shifts: ArrayLike) -> Float32:
+    """Return discs (particle, y, x) with a soft edge, around where particles are in their images.
+
+    Parameters
+    ----------
+    box : int
+    diameter : float
+        In pixels.
+    shifts : array (particle, 2)
+        RELION's origins in pixels, x and y: how far each image is moved to be centred.
+    """
+    by = np.asarray(shifts, dtype=np.float32)
+    axis = np.arange(box, dtype=np.float32) - box // 2
+    across = np.square(axis + by[:, 0, None])[:, None, :]
+    distance = np.sqrt(across + np.square(axis + by[:, 1, None])[:, :, None])
+    return _edge(distance, diameter)
+
+
+def _edge(distance: Float32, diameter: float) -> Float32:
+    outside = np.clip((distance - 0.5 * diameter) / _EDGE_PIXELS + 1.0, 0.0, 1.0)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * outside), dtype=np.float32)

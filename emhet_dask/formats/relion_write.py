@@ -1,0 +1,260 @@
+"""Write an iteration of a classification as RELION does: ``run_itNNN_{data,model,optimiser}.star``.
+
+Names of files, blocks and columns are RELION 3.1's, so that its programs, and all that reads its
+jobs, find their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emhet_dask.formats.star import (
+    FIRST_VERSION_WITH_OPTICS,
+    ParticleTable,
+    write_particles,
+    write_star,
+)
+
+__all__ = ["ClassSpectra", "IterationFacts", "iteration_stem", "write_iteration"]
+
+# What RELION has where it has no resolution, no accuracy.
+_NONE = 999.0
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSpectra:
+    """Spectra of classes and of the noise: arrays along the shells, from 0 to half of the box.
+
+    Attributes
+    ----------
+    tau2 : ndarray (class, shell)
+        Power of each map.
+    sigma2 : ndarray (class, shell)
+        Variance of its noise.
+    noise : ndarray (group, shell)
+        Variance of the noise of images.
+    """
+
+    tau2: np.ndarray
+    sigma2: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def ssnr(self) -> np.ndarray:
+        """Return signal over noise (class, shell)."""
+        return np.divide(
+            self.tau2, self.sigma2, out=np.zeros_like(self.tau2), where=self.sigma2 > 0
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class IterationFacts:
+    """What is written of an iteration.
+
+    Attributes
+    ----------
+    number : int
+    box : int
+    pixel_size_angstrom : float
+    radius : int
+        Shells that were compared.
+    shares : ndarray (class,)
+    log_likelihood : ndarray (particle,)
+    labels : ndarray of int (particle,)
+        Class, from 1.
+    pmax : ndarray (particle,)
+    significant : ndarray of int (particle,)
+        Classes that hold 99.9% of the probability.
+    changed : float
+        Share of the particles that changed class.
+    tau2_fudge : float
+    particle_diameter_angstrom : float
+    n_planned : int
+    seed : int
+    zero_mask : bool
+    mask : str or None
+    groups : sequence of str
+        Names of the groups of images.
+    group_sizes : ndarray (group,)
+    """
+
+    number: int
+    box: int
+    pixel_size_angstrom: float
+    radius: int
+    shares: np.ndarray
+    log_likelihood: np.ndarray
+    labels: np.ndarray
+    pmax: np.ndarray
+    significant: np.ndarray
+    changed: float
+    tau2_fudge: float
+    particle_diameter_angstrom: float
+    n_planned: int
+    seed: int
+    zero_mask: bool
+    mask: str | None
+    groups: Sequence[str]
+    group_sizes: np.ndarray
+
+
+def iteration_stem(number: int) -> str:
+    """Return what the names of an iteration's files begin with."""
+    return f"run_it{number:03d}"
+
+
+def class_resolutions(spectra: ClassSpectra, box: int, pixel_size: float) -> np.ndarray:
+    """Return the resolution (class,) in Å up to which each class has more signal than noise."""
+    found = []
+    for ssnr in spectra.ssnr:
+        low = np.flatnonzero(ssnr[1:] < 1.0)
+        shell = int(low[0]) if len(low) else len(ssnr) - 1
+        found.append(box * pixel_size / shell if shell else _NONE)
+    return np.array(found)
+
+
+def write_iteration(
+    folder: Path, name: str, table: ParticleTable, facts: IterationFacts, spectra: ClassSpectra
+) -> None:
+    """Write the three files; the optimiser's, by which RELION takes an iteration up, comes last.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    name : str
+        Of the job, as other files are to refer to it, such as ``Class3D/job100``.
+    table : ParticleTable
+        The particles as they were read.
+    facts : IterationFacts
+    spectra : ClassSpectra
+    """
+    stem = iteration_stem(facts.number)
+    particles = table.particles.assign(
+        rlnGroupNumber=table.particles.get("rlnGroupNumber", np.ones(len(facts.labels), int)),
+        rlnClassNumber=facts.labels,
+        rlnLogLikeliContribution=np.round(facts.log_likelihood, 6),
+        rlnMaxValueProbDistribution=np.round(facts.pmax, 6),
+        rlnNrOfSignificantSamples=facts.significant,
+    )
+    write_particles(folder / f"{stem}_data.star", replace(table, particles=particles))
+    version = FIRST_VERSION_WITH_OPTICS
+    write_star(folder / f"{stem}_model.star", _model(name, facts, spectra), version=version)
+    write_star(
+        folder / f"{stem}_sampling.star",
+        {"sampling_general": {"rlnIs3DSampling": 1, "rlnSymmetryGroup": "C1"}},
+        version=version,
+    )
+    write_star(folder / f"{stem}_optimiser.star", _optimiser(name, facts), version=version)
+
+
+def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str, Any]:
+    box, pixel = facts.box, facts.pixel_size_angstrom
+    resolutions = class_resolutions(spectra, box, pixel)
+    used = facts.shares > 0
+    general: Mapping[str, Any] = {
+        "rlnReferenceDimensionality": 3,
+        "rlnDataDimensionality": 2,
+        "rlnOriginalImageSize": box,
+        "rlnCurrentResolution": round(float(resolutions[used].min()), 6),
+        "rlnCurrentImageSize": 2 * facts.radius,
+        "rlnPaddingFactor": 2.0,
+        "rlnFourierSpaceInterpolator": 1,
+        "rlnPixelSize": pixel,
+        "rlnNrClasses": len(facts.shares),
+        "rlnNrBodies": 1,
+        "rlnNrGroups": len(facts.groups),
+        "rlnTau2FudgeFactor": facts.tau2_fudge,
+        "rlnNormCorrectionAverage": 1.0,
+        "rlnSigmaOffsetsAngst": 0.0,
+        "rlnLogLikelihood": round(float(facts.log_likelihood.sum()), 6),
+        "rlnAveragePmax": round(float(facts.pmax.mean()), 6),
+    }
+    count = len(facts.shares)
+    classes = pd.DataFrame(
+        {
+            "rlnReferenceImage": [
+                f"{name}/{iteration_stem(facts.number)}_class{k + 1:03d}.mrc" for k in range(count)
+            ],
+            "rlnClassDistribution": np.round(facts.shares, 6),
+            "rlnAccuracyRotations": np.full(count, _NONE),
+            "rlnAccuracyTranslationsAngst": np.full(count, _NONE),
+            "rlnEstimatedResolution": np.round(np.where(used, resolutions, _NONE), 6),
+            "rlnOverallFourierCompleteness": np.ones(count) * used,
+        }
+    )
+    shell = np.arange(spectra.tau2.shape[1])
+    with np.errstate(divide="ignore"):
+        angstrom = np.where(shell > 0, box * pixel / np.maximum(shell, 1), _NONE)
+    frequency = np.round(shell / (box * pixel), 6)
+    blocks: dict[str, Any] = {"model_general": general, "model_classes": classes}
+    for k, ssnr in enumerate(spectra.ssnr):
+        blocks[f"model_class_{k + 1}"] = pd.DataFrame(
+            {
+                "rlnSpectralIndex": shell,
+                "rlnResolution": frequency,
+                "rlnAngstromResolution": np.round(angstrom, 6),
+                "rlnSsnrMap": _short(ssnr),
+                "rlnGoldStandardFsc": np.zeros(len(shell)),
+                "rlnReferenceSigma2": _short(spectra.sigma2[k]),
+                "rlnReferenceTau2": _short(spectra.tau2[k]),
+            }
+        )
+    blocks["model_groups"] = pd.DataFrame(
+        {
+            "rlnGroupNumber": np.arange(1, len(facts.groups) + 1),
+            "rlnGroupName": list(facts.groups),
+            "rlnGroupNrParticles": facts.group_sizes,
+            "rlnGroupScaleCorrection": np.ones(len(facts.groups)),
+        }
+    )
+    for number, noise in enumerate(spectra.noise, start=1):
+        blocks[f"model_group_{number}"] = pd.DataFrame(
+            {
+                "rlnSpectralIndex": shell,
+                "rlnResolution": frequency,
+                "rlnSigma2Noise": _short(noise),
+            }
+        )
+    return blocks
+
+
+def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
+    stem = f"{name}/{iteration_stem(facts.number)}"
+    general = {
+        "rlnOutputRootName": f"{name}/run",
+        "rlnModelStarFile": f"{stem}_model.star",
+        "rlnExperimentalDataStarFile": f"{stem}_data.star",
+        "rlnOrientSamplingStarFile": f"{stem}_sampling.star",
+        "rlnCurrentIteration": facts.number,
+        "rlnNumberOfIterations": facts.n_planned,
+        "rlnDoSplitRandomHalves": 0,
+        "rlnRandomSeed": facts.seed,
+        "rlnParticleDiameter": facts.particle_diameter_angstrom,
+        "rlnWidthMaskEdge": 4,
+        "rlnDoZeroMask": int(facts.zero_mask),
+        "rlnSolventMaskName": facts.mask or "None",
+        "rlnDoSkipAlign": 1,
+        "rlnDoSkipRotate": 0,
+        "rlnOverallAccuracyRotations": _NONE,
+        "rlnOverallAccuracyTranslationsAngst": _NONE,
+        "rlnChangesOptimalOrientations": 0.0,
+        "rlnChangesOptimalOffsets": 0.0,
+        "rlnChangesOptimalClasses": round(facts.changed, 9),
+        "rlnDoCorrectNorm": 0,
+        "rlnDoCorrectScale": 0,
+        "rlnDoCorrectCtf": 1,
+        "rlnHasConverged": 0,
+    }
+    return {"optimiser_general": general}
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """Return values of seven digits: shorter to read, and longer than anything measured."""
+    return np.array([float(f"{value:.7g}") for value in values])

@@ -1,0 +1,102 @@
+"""Options of ``emhet class3d run``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emhet_dask.options import kinds
+from emhet_dask.options._base import option
+from emhet_dask.options._common import Run
+
+__all__ = ["Class3DRun"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Class3DRun(Run):
+    """Classify particle images at given poses: classes, their maps, and what speaks for them."""
+
+    summary = "Classify particle images at given poses, without alignment."
+    examples = (
+        "emhet class3d run Refine3D/job030/run_data.star --k 4 -o Class3D/job100",
+        "emhet class3d run particles.star --k auto --particle-diameter 170 -o Class3D/job101",
+    )
+
+    particles: str = option(
+        help="Particle STAR file with poses and CTFs, of RELION 3.0 or later.",
+        kind=kinds.path(expected="a STAR file"),
+        argument=True,
+    )
+    output: str = option(
+        help="Folder for the results, in which RELION's programs find a job.",
+        kind=kinds.path(expected="a folder"),
+        flags=("-o",),
+    )
+    k: int | str = option(
+        4,
+        help=(
+            "Classes at most: those that the images do not speak for stay empty; or auto, as many "
+            "as they speak for."
+        ),
+        kind=kinds.whole(minimum=1, maximum=100, words=("auto",)),
+    )
+    ref: tuple[str, ...] | None = option(
+        None,
+        help=(
+            "One map to check poses and hand against, or a map per class to begin with. By default "
+            "the consensus at the given poses and states that halves of the particles agree on."
+        ),
+        kind=kinds.path(expected="an MRC file"),
+        many=True,
+    )
+    root: str | None = option(
+        None,
+        help="Folder that the names of image stacks are relative to; default: found.",
+        kind=kinds.path(expected="a folder"),
+    )
+    iterations: int = option(
+        25, help="At most; fewer where nothing changes any more.", kind=kinds.whole(minimum=1)
+    )
+    tau2_fudge: float = option(
+        4.0,
+        help="Variance that classes are given to differ, over what is measured of it.",
+        kind=kinds.number(minimum=1e-3),
+    )
+    particle_diameter: float | None = option(
+        None,
+        help="In Å: images are masked by it, and classes differ inside; default: 0.9 of the box.",
+        kind=kinds.number(minimum=1),
+    )
+    zero_mask: bool = option(
+        False,
+        help="Fill images outside the particle with zeros; by default they stay as they are.",
+        kind=kinds.flag(),
+    )
+    mask: str | None = option(
+        None,
+        help="MRC file: classes differ nowhere else (focused classification).",
+        kind=kinds.path(expected="an MRC file"),
+    )
+    ini_high: float | None = option(
+        None,
+        help=(
+            "Resolution in Å that states are looked for at; default: six Fourier shells of a "
+            "particle that fills the box."
+        ),
+        kind=kinds.number(minimum=0.1),
+    )
+    limit_resolution: float | None = option(
+        None,
+        help="Resolution in Å beyond which images are not compared; default: as far as it helps.",
+        kind=kinds.number(minimum=0.1),
+    )
+    components: int = option(
+        6,
+        help="Directions of difference that are looked for; what follows noise is dropped.",
+        kind=kinds.whole(minimum=2, maximum=20),
+    )
+    restarts: int = option(
+        6,
+        help="Random starts beside those from splitting, for each number of classes.",
+        kind=kinds.whole(minimum=0, maximum=1000),
+    )
+    seed: int = option(0, help="Of all that is random.", kind=kinds.whole(minimum=0))

@@ -1,0 +1,320 @@
+"""The stages ``iteration 1``, ``iteration 2``, … of ``emhet class3d run``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from emhet_dask.analysis.classification import (
+    add_up,
+    classes_of,
+    informative_shell,
+    judge,
+    next_prior,
+)
+from emhet_dask.analysis.gridding import shell_mean
+from emhet_dask.analysis.projection import SliceGrid, plan_slices
+from emhet_dask.analysis.support import map_of, support_of
+from emhet_dask.formats.mrc import write_map
+from emhet_dask.formats.relion_write import (
+    ClassSpectra,
+    IterationFacts,
+    iteration_stem,
+    write_iteration,
+)
+from emhet_dask.formats.star import ParticleTable
+from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.class_run_images import Common
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["IterationOptions", "State", "iteration_stages", "load_iteration"]
+
+# Share of the particles that still change class when nothing more is to be gained.
+_SETTLED = 0.001
+# Shells that are compared beyond the last one in which classes are seen to differ.
+_SHELLS_BEYOND = 4
+_SIGNIFICANT = 0.999
+_SCATTER_OF_SUMS = 8 / 27
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where an iteration ended, all that the next one needs.
+
+    Attributes
+    ----------
+    number : int
+        0 before the first iteration.
+    posteriors : ndarray of float32 (particle, class)
+    noise : ndarray of float64 (shell,)
+        Variance of the noise of all shells, 1 where it is as the consensus left it.
+    radius : int
+        Shells to be compared next.
+    changed : float
+        Share of the particles that changed class.
+    settled : bool
+        Nothing more is to be gained.
+    log_likelihood : ndarray of float64 (particle,)
+    """
+
+    number: int
+    posteriors: np.ndarray
+    noise: np.ndarray
+    radius: int
+    changed: float
+    settled: bool
+    log_likelihood: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class IterationOptions:
+    """What iterations depend on.
+
+    Attributes
+    ----------
+    k : int
+        Classes that are written; those beyond the ones in use are empty.
+    iterations : int
+    tau2_fudge : float
+    mask : ndarray (z, y, x)
+        Where classes may differ.
+    most_radius : int
+    parameters : dict
+        For the record.
+    particle_diameter_angstrom : float
+    zero_mask : bool
+    mask_name : str or None
+    seed : int
+    job : str
+        Name of the job's folder, for its files.
+    """
+
+    k: int
+    iterations: int
+    tau2_fudge: float
+    mask: np.ndarray
+    most_radius: int
+    parameters: dict[str, Any]
+    particle_diameter_angstrom: float
+    zero_mask: bool
+    mask_name: str | None
+    seed: int
+    job: str
+
+
+def iteration_stages(
+    common: Common,
+    start: State,
+    table: ParticleTable,
+    options: IterationOptions,
+    *,
+    results: ResultsFolder,
+    client: Client,
+    progress: Progress,
+) -> tuple[State, tuple[str, ...]]:
+    """Run iterations, or find them done, until nothing changes any more.
+
+    Parameters
+    ----------
+    common : Common
+    start : State
+    table : ParticleTable
+    options : IterationOptions
+    results, client, progress
+        Where results go and work runs.
+
+    Returns
+    -------
+    State
+        Of the last iteration.
+    tuple of str
+        Names of the stages.
+    """
+    state, names = start, ["start"]
+    while state.number < options.iterations and not state.settled:
+        number = state.number + 1
+        name = f"iteration {number}"
+        build = partial(
+            _iterate, common, state, table=table, options=options, client=client, progress=progress
+        )
+        results.stage(
+            name,
+            parameters=options.parameters if number == 1 else {},
+            after=(names[-1],),
+            build=build,
+            replaceable=True,
+        )
+        names.append(name)
+        state = load_iteration(results.path(), number)
+        progress.say(
+            f"{name}: {state.changed:.2%} of the particles changed class, log-likelihood "
+            f"{state.log_likelihood.sum():.1f}, {state.radius} shells"
+        )
+    return state, tuple(names[1:])
+
+
+def load_iteration(folder: Path, number: int) -> State:
+    """Read where an iteration of a results folder ended."""
+    group = zarr.open_group(str(folder / f"{iteration_stem(number)}_posteriors.zarr"), mode="r")
+    names = ("posteriors", "noise", "log_likelihood")
+    arrays = {name: np.asarray(group[name]) for name in names}
+    facts: dict[str, Any] = dict(group.attrs)
+    return State(
+        number=number,
+        radius=int(facts["next_radius"]),
+        changed=float(facts["changed"]),
+        settled=bool(facts["settled"]),
+        **arrays,
+    )
+
+
+def _iterate(
+    common: Common,
+    state: State,
+    workspace: Path,
+    *,
+    table: ParticleTable,
+    options: IterationOptions,
+    client: Client,
+    progress: Progress,
+) -> None:
+    images = common.blocks[0].images
+    full, grid = plan_slices(images.box), plan_slices(images.box, radius=state.radius)
+    noise = state.noise[: grid.radius + 1]
+    support = support_of(options.mask, grid)
+    number = state.number + 1
+    with progress.computing(client, label=f"iteration {number}") as compute:
+        sums = add_up(common.blocks, state.posteriors, grid=grid, noise=noise, compute=compute)
+        prior = next_prior(sums)
+        classes = classes_of(sums, options.tau2_fudge * prior, support=support)
+        found = judge(common.blocks, classes, state.posteriors, noise=noise, compute=compute)
+    before, labels = state.posteriors.argmax(axis=1), found.posteriors.argmax(axis=1)
+    changed = float((before != labels).mean())
+    reach = min(informative_shell(sums, prior) + _SHELLS_BEYOND, options.most_radius)
+    radius = max(state.radius, reach)
+    whole = state.noise.copy()
+    whole[: grid.radius + 1] = found.noise
+    after = State(
+        number=number,
+        posteriors=found.posteriors,
+        noise=whole,
+        radius=radius,
+        changed=changed,
+        settled=changed <= _SETTLED and radius == state.radius,
+        log_likelihood=found.log_likelihood,
+    )
+    volumes = _whole_maps(common.transform, full, classes.difference, grid, options.k)
+    stem = iteration_stem(number)
+    write = partial(_write_map, full, images.pixel_size_angstrom)
+    targets = [
+        (workspace / f"{stem}_class{k + 1:03d}.mrc", volume) for k, volume in enumerate(volumes.T)
+    ]
+    for _ in progress.map(client, write, targets, label="maps", unit="maps"):
+        pass
+    _write_state(workspace, after)
+    spectra = _spectra(common, volumes, after, full, options.k)
+    facts = _facts(common, after, state.radius, options)
+    write_iteration(workspace, options.job, table, facts, spectra)
+
+
+def _write_state(workspace: Path, state: State) -> None:
+    path = workspace / f"{iteration_stem(state.number)}_posteriors.zarr"
+    group = zarr.create_group(str(path))
+    rows = min(len(state.posteriors), 65536)
+    group.create_array(
+        "posteriors",
+        data=state.posteriors,
+        chunks=(rows, state.posteriors.shape[1]),
+        dimension_names=("particle", "class"),
+    )
+    group.create_array(
+        "log_likelihood",
+        data=state.log_likelihood,
+        chunks=(rows,),
+        dimension_names=("particle",),
+    )
+    group.create_array("noise", data=state.noise, dimension_names=("shell",))
+    group.attrs.update(
+        {
+            "next_radius": state.radius,
+            "changed": state.changed,
+            "settled": state.settled,
+        }
+    )
+
+
+def _whole_maps(
+    mean: np.ndarray, full: SliceGrid, difference: np.ndarray, grid: SliceGrid, count: int
+) -> np.ndarray:
+    """Return transforms (voxel, class) of whole maps; an empty class is the consensus."""
+    found = np.repeat(mean[:, None], count, axis=1).reshape(*full.shape, count)
+    cut = full.reach - grid.reach
+    ends = slice(cut, full.shape[0] - cut)
+    used = difference.shape[1]
+    inside = np.where(grid.voxel_radius[:, None] <= grid.radius, difference, 0)
+    found[ends, ends, : grid.reach + 1, :used] += inside.reshape(*grid.shape, used)
+    return found.reshape(-1, count)
+
+
+def _write_map(grid: SliceGrid, voxel_size: float, target: tuple[Path, np.ndarray]) -> None:
+    path, transform = target
+    write_map(path, map_of(transform, grid), voxel_size_angstrom=voxel_size)
+
+
+def _spectra(
+    common: Common, volumes: np.ndarray, state: State, full: SliceGrid, count: int
+) -> ClassSpectra:
+    # RELION divides transforms of images by their number of pixels, and counts real and imaginary
+    # parts of noise apart.
+    scale = 1.0 / full.box**4
+    shares = _shares(state, count)
+    power = np.stack([shell_mean(np.square(np.abs(volume)), full) for volume in volumes.T])
+    weight = shell_mean(common.weight, full)
+    with np.errstate(divide="ignore"):
+        sigma2 = _SCATTER_OF_SUMS / np.maximum(weight * shares[:, None], 1e-30)
+    empty = (shares == 0)[:, None]
+    return ClassSpectra(
+        tau2=np.where(empty, 0.0, power * scale),
+        sigma2=np.where(empty, 0.0, sigma2 * scale),
+        noise=0.5 * np.square(common.noise) * state.noise * scale,
+    )
+
+
+def _shares(state: State, count: int) -> np.ndarray:
+    found = np.zeros(count)
+    found[: state.posteriors.shape[1]] = state.posteriors.mean(axis=0, dtype=np.float64)
+    return found
+
+
+def _facts(common: Common, state: State, radius: int, options: IterationOptions) -> IterationFacts:
+    images = common.blocks[0].images
+    groups = np.concatenate([block.groups for block in common.blocks])
+    ordered = -np.sort(-state.posteriors.astype(np.float64), axis=1)
+    significant = (np.cumsum(ordered, axis=1) < _SIGNIFICANT).sum(axis=1) + 1
+    return IterationFacts(
+        number=state.number,
+        box=images.box,
+        pixel_size_angstrom=images.pixel_size_angstrom,
+        radius=radius,
+        shares=_shares(state, options.k),
+        log_likelihood=state.log_likelihood,
+        labels=state.posteriors.argmax(axis=1) + 1,
+        pmax=state.posteriors.max(axis=1),
+        significant=np.minimum(significant, state.posteriors.shape[1]),
+        changed=state.changed,
+        tau2_fudge=options.tau2_fudge,
+        particle_diameter_angstrom=options.particle_diameter_angstrom,
+        n_planned=state.number if state.settled else options.iterations,
+        seed=options.seed,
+        zero_mask=options.zero_mask,
+        mask=options.mask_name,
+        groups=[f"optics_{number + 1}" for number in range(len(common.noise))],
+        group_sizes=np.bincount(groups, minlength=len(common.noise)),
+    )

@@ -1,0 +1,214 @@
+"""``emhet class3d run`` from particle images to a RELION job, on images with known states."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from sklearn.metrics import adjusted_rand_score
+
+import emhet_dask
+from emhet_dask.cli import main
+from emhet_dask.errors import InputError
+from emhet_dask.formats.mrc import read_header, read_volume
+from emhet_dask.formats.mrc_write import write_map
+from emhet_dask.formats.star import read_particles, write_star
+from tests.fake_particles import PIXEL, fake_particles, write_particles
+
+OPTIONS = {"components": 3, "restarts": 1, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def particles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("particles")
+    fake = fake_particles(600, snr=0.3, seed=11, shifted=True)
+    return fake, write_particles(folder, fake)
+
+
+@pytest.fixture(scope="module")
+def finished(particles, client, tmp_path_factory):
+    out = tmp_path_factory.mktemp("Class3D") / "job001"
+    run = emhet_dask.class3d_run(particles[1], output=out, k=3, cluster=client, **OPTIONS)
+    return run, out
+
+
+def test_states_are_found_and_what_is_too_much_stays_empty(particles, finished):
+    run, out = finished
+    assert run.n_supported == 2
+    assert adjusted_rand_score(particles[0].states, run.labels) > 0.97
+    assert "the other 1 of 3 stay empty" in run.describe()
+    assert run.settled
+    page = (out / "report.html").read_text()
+    assert "speak for 2 classes, not 3" in page
+    evidence = pd.read_csv(out / "n_classes.csv")
+    assert evidence["n_classes"].tolist() == [1, 2, 3, 4]
+
+
+def test_the_folder_is_a_job_of_relion(finished, client, tmp_path):
+    run, out = finished
+    last = max(out.glob("run_it*_data.star")).name[:10]
+    table = read_particles(out / f"{last}data.star")
+    np.testing.assert_array_equal(table.particles["rlnClassNumber"], run.labels)
+    assert table.particles["rlnMaxValueProbDistribution"].between(0.5 - 1e-6, 1).all()
+    summary = emhet_dask.class3d_summary(
+        str(out), output=tmp_path / "summary", cluster=client, quiet=True
+    )
+    classes = summary.classes[summary.classes["iteration"] == summary.classes["iteration"].max()]
+    np.testing.assert_allclose(sorted(classes["distribution"]), [0, 0.4, 0.6], atol=0.03)
+    assert classes["assigned"].sum() == 600
+    assert np.isfinite(summary.convergence["log_likelihood"]).all()
+
+
+def test_posteriors_are_of_all_classes_and_maps_of_their_states(particles, finished):
+    run, out = finished
+    last = max(out.glob("run_it*_posteriors.zarr"))
+    stored = np.asarray(zarr.open_group(str(last), mode="r")["posteriors"])
+    np.testing.assert_array_equal(stored, run.posteriors)
+    np.testing.assert_allclose(stored.sum(axis=1), 1, atol=1e-5)
+    stem = last.name.removesuffix("_posteriors.zarr")
+    maps = [read_volume(read_header(out / f"{stem}_class{k:03d}.mrc")) for k in (1, 2, 3)]
+    assert read_header(out / f"{stem}_class001.mrc").voxel_size_angstrom == pytest.approx(PIXEL)
+    consensus = read_volume(read_header(out / "consensus.mrc"))
+    np.testing.assert_allclose(maps[2], consensus, atol=1e-4 * np.abs(consensus).max())
+    # State 1 lacks a body: the classes differ by something positive in one place.
+    difference = maps[0] - maps[1]
+    if abs(difference.min()) > difference.max():
+        difference = -difference
+    assert difference.max() > 2.5 * abs(difference.min())
+
+
+def test_again_does_nothing_and_more_iterations_go_on(particles, finished, client, capsys):
+    run, out = finished
+    again = emhet_dask.class3d_run(
+        particles[1], output=out, k=3, cluster=client, **{**OPTIONS, "quiet": False}
+    )
+    said = capsys.readouterr().err
+    assert "iteration 1: done before" in said
+    assert "report: done before" in said
+    np.testing.assert_array_equal(again.posteriors, run.posteriors)
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_gives_the_same_bits(particles, finished, tmp_path):
+    run, _ = finished
+    other = emhet_dask.class3d_run(
+        particles[1], output=tmp_path / "two", k=3, cluster="local:2", **OPTIONS
+    )
+    np.testing.assert_array_equal(other.posteriors, run.posteriors)
+
+
+def test_references_begin_the_classes(particles, finished, client, tmp_path):
+    run, out = finished
+    last = max(out.glob("run_it*_class001.mrc")).name[:9]
+    maps = [str(out / f"{last}_class{k:03d}.mrc") for k in (1, 2)]
+    other = emhet_dask.class3d_run(
+        particles[1], output=tmp_path / "job", ref=maps, cluster=client, **OPTIONS
+    )
+    assert other.n_supported is None
+    assert adjusted_rand_score(run.labels, other.labels) > 0.97
+
+
+def test_one_state_is_one_class(client, tmp_path):
+    star = write_particles(tmp_path / "one", fake_particles(300, shares=(1.0,), seed=4))
+    run = emhet_dask.class3d_run(star, output=tmp_path / "job", k="auto", cluster=client, **OPTIONS)
+    assert run.posteriors.shape == (300, 1)
+    assert "do not speak for any difference" in (tmp_path / "job/report.html").read_text()
+
+
+def test_a_reference_of_the_other_hand_is_refused(particles, finished, tmp_path):
+    _, out = finished
+    consensus = read_volume(read_header(out / "consensus.mrc"))
+    mirrored = np.roll(consensus[::-1], 1, axis=0)
+    write_map(tmp_path / "hand.mrc", mirrored, voxel_size_angstrom=PIXEL)
+    with pytest.raises(InputError, match=r"hand\.mrc is of the other hand than the poses"):
+        emhet_dask.class3d_run(
+            particles[1], output=tmp_path / "job", ref=str(tmp_path / "hand.mrc"), **OPTIONS
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"k": 0}, "--k"),
+        ({"particle_diameter": 1000.0}, "--particle-diameter: 1000 Å"),
+        ({"limit_resolution": 1000.0}, "--limit-resolution: 1000 Å"),
+        ({"ini_high": 1000.0}, "--ini-high: 1000 Å"),
+        ({"ref": "small.mrc"}, "small.mrc has 8 × 8 × 8 voxels, the images 32 pixels"),
+        ({"mask": "small.mrc"}, "--mask: .*small.mrc has 8 × 8 × 8 voxels"),
+        ({"mask": "loud.mrc"}, "--mask: .*loud.mrc has values from 5 to 5, expected 0 to 1"),
+    ],
+)
+def test_bad_options_are_named(particles, tmp_path, options, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_map("small.mrc", np.ones((8, 8, 8), np.float32), voxel_size_angstrom=PIXEL)
+    write_map("loud.mrc", np.full((32, 32, 32), 5, np.float32), voxel_size_angstrom=PIXEL)
+    with pytest.raises(InputError, match=words):
+        emhet_dask.class3d_run(particles[1], output=tmp_path / "job", **{**OPTIONS, **options})
+    assert not (tmp_path / "job").exists()
+
+
+def _without(column):
+    def spoil(folder: Path) -> None:
+        path = folder / "particles.star"
+        table = read_particles(path)
+        blocks = {
+            "optics": table.optics,
+            "particles": table.particles.drop(columns=column),
+        }
+        write_star(path, blocks, version=30001)
+
+    return spoil
+
+
+def _shorten(folder: Path) -> None:
+    with mrcfile.new(folder / "images.mrcs", overwrite=True) as file:
+        file.set_data(np.zeros((10, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_without("rlnAngleTilt"), "have no poses"),
+        (_without("rlnDefocusU"), "have no CTF"),
+        (_shorten, "holds 10 images, but .* lists image 120"),
+        (lambda folder: (folder / "images.mrcs").unlink(), "there is no such stack"),
+    ],
+)
+def test_bad_particles_are_named(tmp_path, spoil, words):
+    star = write_particles(tmp_path, fake_particles(120, seed=2))
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=words):
+        emhet_dask.class3d_run(star, output=tmp_path / "job", **OPTIONS)
+
+
+def test_the_command_says_what_it_found(particles, tmp_path, capsys):
+    quick = ["--k", "2", "--components", "2", "--restarts", "0", "--iterations", "1", "-q"]
+    main(["class3d", "run", str(particles[1]), "-o", str(tmp_path / "job"), *quick])
+    assert capsys.readouterr().out.startswith("2 classes: ")
+
+
+@pytest.mark.slow
+def test_kills_change_nothing(tmp_path):
+    script = Path(__file__).parent / "killed_class3d_run.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_the_shared_particles_are_sorted_into_their_states(shared_data, client, tmp_path):
+    folder = shared_data / "relion_project/Extract"
+    run = emhet_dask.class3d_run(
+        folder / "particles.star", output=tmp_path / "job", cluster=client, quiet=True
+    )
+    truth = pd.read_csv(folder / "truth.csv")["source_volume"]
+    assert adjusted_rand_score(truth, run.labels) > 0.99
