@@ -157,7 +157,7 @@ RESULTS = _register(
     Variable("particle_outlier", _PARTICLE, "b", "", "true where no volume of the sketch is near"),
     Variable("particle_decoded", _PARTICLE, "b", "", "decoded, and not predicted from its latent"),
     Variable("sample_particle", ("sample",), "iu", "", "particle (row of the latents)"),
-    Variable("read_out", ("read_out_row", "voxel"), "f", "", "inner products with it place volumes"),
+    Variable("read_out", ("read_out_row", "voxel"), "f", "", "products with it place volumes"),
     Variable("score_offset", ("component",), "f", "", "what a score is less than its product"),
     Variable("particle_basin", _PARTICLE, "i", "", "basin of the landscape, from 0; -1: none"),
     Variable("volume_basin", _VOLUME, "i", "", "basin of the landscape, from 0; -1: none"),

@@ -1,5 +1,6 @@
 """The notebooks run as they are."""
 
+import importlib.util
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
+    needs = notebook.metadata.get("emhet", {}).get("needs", [])
+    if missing := [name for name in needs if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"needs {' and '.join(missing)}, not installed")
     assert all(not cell.get("outputs") for cell in notebook.cells), "committed with outputs"
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}

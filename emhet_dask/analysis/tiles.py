@@ -13,12 +13,18 @@ import dask
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emhet_dask.analysis.bands import as_matrix, compute_all, row_bands, tree
+from emhet_dask.analysis.bands import as_matrix, chain, compute_all, row_bands
 
 __all__ = ["mean_distances", "mean_products", "mean_values"]
 
 Float64 = NDArray[np.float64]
 Compute = Callable[..., tuple[Any, ...]]
+Sums = tuple[Float64, Float64]  # (tile, column), (tile,)
+
+# Sums of some hundred tiles are as large as a band: few of them exist at once.
+_CHAINS = 4
+# Rows that are added up in float64 at a time.
+_PIECE_ROWS = 128
 
 
 def mean_products(array: Any, tiles: ArrayLike, *, compute: Compute = dask.compute) -> Float64:
@@ -90,30 +96,35 @@ def _sums_of(array: Any, tiles: ArrayLike, compute: Compute) -> tuple[Float64, F
     matrix = as_matrix(array)
     tile = np.asarray(tiles, dtype=np.intp)
     counts = np.bincount(tile[tile >= 0]).astype(np.float64)
-    add = dask.delayed(tile_sums, pure=False)
-    parts = [add(band.part, tile[band.span], len(counts)) for band in row_bands(matrix)]
-    ((sums, squares),) = (compute_all(compute, [tree(parts, _merge)])[0],)
+    ((sums, squares),) = compute_all(
+        compute,
+        [chain(row_bands(matrix), _add, _merge, n_chains=_CHAINS, tile=tile, count=len(counts))],
+    )
     return sums, squares, counts
 
 
-def tile_sums(band: NDArray[Any], tile: NDArray[np.intp], count: int) -> tuple[Float64, Float64]:
-    """Add up the rows of a band by tile, and their squared lengths.
+def _add(
+    state: Sums | None, band: NDArray[Any], span: slice, *, tile: NDArray[np.intp], count: int
+) -> Sums:
+    """Add up the rows of a band by tile, and their squared lengths; `state` is left as it was."""
+    if state is None:
+        sums, squares = np.zeros((count, band.shape[1])), np.zeros(count)
+    else:
+        sums, squares = state[0].copy(), state[1].copy()
+    here = tile[span]
+    for start in range(0, len(band), _PIECE_ROWS):
+        rows = band[start : start + _PIECE_ROWS].astype(np.float64)
+        of = here[start : start + _PIECE_ROWS]
+        inside = np.flatnonzero(of >= 0)
+        found, which = np.unique(of[inside], return_inverse=True)
+        member = np.zeros((len(found), len(rows)))
+        member[which, inside] = 1.0
+        sums[found] += member @ rows
+        squares[found] += member @ np.einsum("ij,ij->i", rows, rows)
+    return sums, squares
 
-    Parameters
-    ----------
-    band : array (row, column)
-    tile : array (row,)
-    count : int
-        Tiles.
-    """
-    inside = np.flatnonzero(tile >= 0)
-    member = np.zeros((count, len(band)))
-    member[tile[inside], inside] = 1.0
-    rows = band.astype(np.float64)
-    return member @ rows, member @ np.einsum("ij,ij->i", rows, rows)
 
-
-def _merge(parts: list[tuple[Float64, Float64]]) -> tuple[Float64, Float64]:
+def _merge(parts: list[Sums]) -> Sums:
     sums, squares = parts[0][0].copy(), parts[0][1].copy()
     for other, more in parts[1:]:
         sums += other

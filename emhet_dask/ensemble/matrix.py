@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # What mends a matrix that is damaged.
-ADVICE = "--overwrite makes it again"
+ADVICE = "remove that folder, and the same command makes it again"
 _COLUMNS = 2048
 _ROWS = 1024
 _SMALLEST_BAND_BYTES = 32 << 20

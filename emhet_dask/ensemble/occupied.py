@@ -37,7 +37,7 @@ __all__ = ["StoredBits", "finish_occupied", "open_occupied", "write_occupied"]
 Choose = Callable[[np.ndarray, int], np.ndarray]
 
 # What mends bits that are damaged.
-_ADVICE = "--overwrite makes it again"
+_ADVICE = "remove that folder, and the same command makes it again"
 # Voxels of a band that is stored as one file, and bytes in a chunk of it: 2,048 volumes are what
 # one step of counting takes.
 _VOXELS = 1024

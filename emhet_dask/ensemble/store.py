@@ -22,6 +22,7 @@ from zarr.core.sync import sync
 from emhet_dask.ensemble.layout import Layout
 from emhet_dask.ensemble.shards import DamagedShardError, LocalShards, gather_rows
 from emhet_dask.errors import InputError
+from emhet_dask.urls import check_url, is_url, words_for_url
 from emhet_dask.variables import ENSEMBLE
 
 __all__ = [
@@ -102,12 +103,17 @@ def open_group(path: str, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     Raises
     ------
     InputError
-        When there is no Zarr v3 group.
+        When there is no Zarr v3 group, or the URL holds credentials or cannot be reached.
     """
-    if "://" not in path and not Path(path).is_dir():
+    if is_url(path):
+        check_url(path)
+    elif not Path(path).is_dir():
         raise InputError(f"{path}: no such store; make one with emhet ingest SOURCE -o {path}")
     try:
-        return zarr.open_group(path, mode=mode, zarr_format=3)
+        with words_for_url(path):
+            return zarr.open_group(path, mode=mode, zarr_format=3)
+    except InputError:
+        raise
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not an ensemble store (no Zarr v3 group inside), expected the output of "
@@ -123,11 +129,13 @@ def holds_store(path: str) -> bool:
     InputError
         When there is something else, which must not be written over.
     """
-    if "://" in path:
-        try:
-            open_group(path)
-        except InputError:
-            return False
+    if is_url(path):
+        check_url(path)
+        with words_for_url(path):
+            try:
+                zarr.open_group(path, mode="r", zarr_format=3)
+            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+                return False
         return True
     target = Path(path)
     if target.is_dir() and not any(target.iterdir()):
@@ -139,7 +147,7 @@ def holds_store(path: str) -> bool:
 
 def sweep_store(path: str) -> None:
     """Remove what a killed writer left half-written; files get their names when they are whole."""
-    if "://" not in path:
+    if not is_url(path):
         for partial in Path(path).rglob("*.partial"):
             partial.unlink(missing_ok=True)
 
@@ -205,6 +213,22 @@ def create_store(
     attributes : mapping
         JSON values: ``voxel_size_angstrom``, ``origin_angstrom``, ``ingest_key``, ….
     """
+    try:
+        with words_for_url(path):
+            _create(path, layout, known=known, attributes=attributes)
+    except FileNotFoundError as error:
+        if not is_url(path):
+            raise
+        raise InputError(f"{path}: there is no such bucket to write to") from error
+
+
+def _create(
+    path: str,
+    layout: Layout,
+    *,
+    known: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+) -> None:
     _withdraw(path)
     group = zarr.create_group(
         path,
@@ -281,13 +305,16 @@ def write_shard(
     local = LocalShards.of(array)
     if local is None:
         # Copies, since one volume may lie where the last one lay.
-        array[start:stop] = np.stack([np.array(volume, dtype=array.dtype) for volume in volumes])
+        shard = np.stack([np.array(volume, dtype=array.dtype) for volume in volumes])
+        with words_for_url(path):
+            array[start:stop] = shard
     else:
         number = start // local.shards[0]
         local.write((number, 0, 0, 0), gather_rows(volumes, local.chunks, local.dtype))
     finished = record() if callable(record) else record
     if finished is not None:
-        open_array(group, _RECORD)[start:stop] = finished
+        with words_for_url(path):
+            open_array(group, _RECORD)[start:stop] = finished
 
 
 def read_records(path: str) -> np.ndarray:
@@ -435,7 +462,10 @@ class CheckedArray:
         try:
             if self._local is not None and bounds is not None:
                 return self._local.read(bounds)
-            return np.asarray(self._array[index])
+            with words_for_url(self._path):
+                return np.asarray(self._array[index])
+        except InputError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{self._path}: damaged, {_damage(error)}; {self._advice}") from error
 

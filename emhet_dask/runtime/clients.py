@@ -21,7 +21,7 @@ from emhet_dask.runtime.blas import OneBlasThread, one_blas_thread
 from emhet_dask.runtime.certificates import certificate_path, kept_certificates, known_certificates
 from emhet_dask.runtime.jobs import start_jobs
 from emhet_dask.runtime.local import LOOPBACK, fitting, start_processes, start_threads
-from emhet_dask.runtime.logs import only_critical
+from emhet_dask.runtime.logs import only_critical, only_warnings
 from emhet_dask.runtime.memory import parse_bytes
 from emhet_dask.runtime.runner import scheduler_address, take_part
 
@@ -74,6 +74,9 @@ def connect(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
+        # Its `silence_logs` is of its own handler, which it does without where another library has
+        # set up logging before it is imported (cryoDRGN does).
+        stack.enter_context(only_warnings("distributed"))
         if isinstance(spec, Client):
             _own_workers_only(limit, "the given Client")
             _encrypted(_address_of(spec), tls=tls, what="the given Client")
@@ -198,8 +201,9 @@ def _client_of(cluster: SpecCluster, stack: ExitStack, *, wait: bool = True) -> 
     client = Client(cluster)
     stack.enter_context(_quietly_closed(client))
     stack.enter_context(client.as_current())
-    # A failing task's traceback is raised where its result is asked for; once is enough.
-    stack.enter_context(only_critical("distributed.worker"))
+    # A failing task's traceback is raised where its result is asked for; once is enough. And what
+    # a worker that died was doing is of no use to anybody.
+    stack.enter_context(only_critical("distributed.worker", "distributed.scheduler"))
     # Jobs may wait in their queue for hours, and tasks can wait for them.
     return _with_workers(client, "local") if wait else client
 

@@ -14,7 +14,7 @@ from distributed import SpecCluster
 
 from emhet_dask.errors import InputError, need
 from emhet_dask.runtime.blas import BLAS_VARIABLES
-from emhet_dask.runtime.local import LOOPBACK
+from emhet_dask.runtime.local import LOOPBACK, scheduler_settings
 
 __all__ = ["start_jobs"]
 
@@ -62,8 +62,9 @@ def start_jobs(path: Path, *, defaults: Mapping[str, Any]) -> SpecCluster:
     scheduler = {**defaults.get("scheduler_options", {}), **(given.get("scheduler_options") or {})}
     options = {**defaults, **given, **_worker_options(given), "scheduler_options": scheduler}
     make = _jobqueue_class(name)
+    settings = scheduler_settings() | {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
     try:
-        with dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}):
+        with dask.config.set(settings):
             cluster = make(**options)
     except Exception as error:  # whatever a queue's class says of its options, a user must mend
         raise InputError(f"--cluster {path}: {name} refuses its options: {_line(error)}") from error

@@ -15,11 +15,24 @@ from emhet_dask.runtime.blas import BLAS_VARIABLES
 from emhet_dask.runtime.certificates import temporary_certificates
 from emhet_dask.runtime.memory import format_bytes
 
-__all__ = ["LOOPBACK", "fitting", "start_processes", "start_threads", "worker_settings"]
+__all__ = [
+    "LOOPBACK",
+    "fitting",
+    "scheduler_settings",
+    "start_processes",
+    "start_threads",
+    "worker_settings",
+]
 
 # Port 0: any free one. Without an address Dask serves its pages on 8787 of every interface, and
 # warns when a second run finds that taken.
 LOOPBACK = "127.0.0.1:0"
+# A worker that gives no sign of life for so long is started again. More than any step of ours keeps
+# Python from switching threads; Dask's own default is 5 minutes.
+SILENT_WORKER = "2 minutes"
+DASKS_SILENT_WORKER = "5 minutes"
+# As long as a worker takes to start again, where that comes to nothing on any of them.
+NO_WORKERS = "5 minutes"
 
 
 def start_threads(limit: int | None) -> SpecCluster:
@@ -28,7 +41,11 @@ def start_threads(limit: int | None) -> SpecCluster:
     worker = {**common, "nthreads": CPU_COUNT, "memory_limit": limit or MEMORY_LIMIT}
     # The limit is for plans to keep to: a worker that is this very process cannot be restarted,
     # and must neither pause nor spill because of what the rest of the process holds.
-    settings = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
+    settings: dict[str, Any] = {
+        f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")
+    }
+    # It cannot hang alone, but is silent while the machine sleeps.
+    settings["distributed.scheduler.worker-ttl"] = None
     # Nobody sees the profile of a worker without a dashboard.
     settings["distributed.worker.profile.enabled"] = False
     with dask.config.set(settings):
@@ -56,13 +73,38 @@ def start_processes(workers: int, limit: int | None, *, tls: bool) -> SpecCluste
         "silence_logs": logging.CRITICAL,
         "preload": "emhet_dask.runtime.worker",
     }
-    with dask.config.set(worker_settings()):
-        return SpecCluster(
+    settings = {
+        **worker_settings(),
+        **scheduler_settings(),
+        "distributed.scheduler.no-workers-timeout": NO_WORKERS,
+    }
+    with dask.config.set(settings):
+        return _KeptProcesses(
             scheduler={"cls": Scheduler, "options": common},
             workers={i: {"cls": Nanny, "options": worker} for i in range(workers)},
             security=security,
             silence_logs=logging.WARNING,
         )
+
+
+class _KeptProcesses(SpecCluster):
+    """Processes that are started again by whoever started them, however long that takes.
+
+    Dask would close those for good that are away 15 s after they were lost, be it a second time or
+    still: a run whose workers all went that way would wait for ever.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
+
+
+def scheduler_settings() -> dict[str, Any]:
+    """Return Dask's configuration of a scheduler of ours: when it gives up a silent worker.
+
+    What a user has configured stays.
+    """
+    ttl = "distributed.scheduler.worker-ttl"
+    return {ttl: SILENT_WORKER} if dask.config.get(ttl) == DASKS_SILENT_WORKER else {}
 
 
 def worker_settings() -> dict[str, Any]:

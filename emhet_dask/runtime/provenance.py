@@ -12,10 +12,11 @@ import json
 import math
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
+
+from emhet_dask.urls import redact
 
 __all__ = [
     "canonical_json",
@@ -44,10 +45,6 @@ PACKAGES = (
     "plotly",
     "fastcluster",
 )
-# A secret key may hold '/', '?' or '#', so after 'user:' everything up to the last '@' goes, unless
-# 'user' is a host and its port follows.
-_USER = r"(?:[^\s/:@]*:(?!\d+(?:/|\s|$))\S*@|[^\s/@]*@)?"
-_URL = re.compile(rf"([A-Za-z][\w+.-]*://){_USER}([^\s?#]*)(?:\?[^\s#]*)?(?:#\S*)?")
 _HEAD_BYTES = 1 << 20
 
 
@@ -70,22 +67,6 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def redact(text: str) -> str:
-    """Take credentials out of the URLs in a text.
-
-    Parameters
-    ----------
-    text : str
-        ``"s3://key:secret@host/bucket/x.zarr?X-Amz-Signature=…"``, for instance.
-
-    Returns
-    -------
-    str
-        ``"s3://host/bucket/x.zarr"``: user, password, query and fragment are gone.
-    """
-    return _URL.sub(r"\1\2", text)
 
 
 def plain(value: Any) -> Any:

@@ -45,6 +45,8 @@ class StageRecord:
         Time, ISO 8601.
     keep_as : str or None
         The name that its folder gets when other settings replace it.
+    plans : tuple of mapping
+        What was said before its work began: see `emhet_dask.runtime.Plan`.
     root : Path
         The results folder.
     done_before : bool
@@ -63,6 +65,7 @@ class StageRecord:
     finished: str
     keep_as: str | None
     root: Path = dataclasses.field(compare=False)
+    plans: tuple[Mapping[str, Any], ...] = ()
     done_before: bool = dataclasses.field(default=False, compare=False)
 
     def path(self, name: str) -> Path:
@@ -118,7 +121,15 @@ class Run:
         """
         try:
             stages = {
-                name: StageRecord(**{**stage, "after": tuple(stage["after"])}, name=name, root=root)
+                name: StageRecord(
+                    **{
+                        **stage,
+                        "after": tuple(stage["after"]),
+                        "plans": tuple(stage.get("plans", ())),
+                    },
+                    name=name,
+                    root=root,
+                )
                 for name, stage in entry["stages"].items()
             }
             return Run(stages=stages, **{field: entry[field] for field in _FIELDS})

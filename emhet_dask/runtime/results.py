@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emhet_dask.errors import EmhetError, InputError
+from emhet_dask.errors import InputError
 from emhet_dask.runtime import moves
+from emhet_dask.runtime.full_disk import words_for_full_disk
 from emhet_dask.runtime.lock import NAME as LOCK_NAME
-from emhet_dask.runtime.lock import FolderLock
+from emhet_dask.runtime.lock import FolderLock, ObjectLock
 from emhet_dask.runtime.measurement import measure
+from emhet_dask.runtime.memory import Plan, Work
 from emhet_dask.runtime.progress import Progress
 from emhet_dask.runtime.provenance import digest, plain, versions
+from emhet_dask.runtime.publishing import Published
 from emhet_dask.runtime.record import RUN_FILE, Run, StageRecord, changes, read_entry
 from emhet_dask.runtime.replacing import replacement
+from emhet_dask.urls import UrlPlace, is_url
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,6 +43,8 @@ class ResultsFolder:
 
     Attributes
     ----------
+    place : Path or UrlPlace
+        Where the results are for everybody else: the folder as it was given, or the URL.
     client : distributed.Client or None
         Whose workers' memory is recorded too; may be set once the folder is taken.
     """
@@ -54,8 +59,11 @@ class ResultsFolder:
         lock: FolderLock,
         progress: Progress,
         client: Client | None,
+        published: tuple[Published, ObjectLock] | None = None,
     ) -> None:
         self._root = root
+        self._published = published
+        self.place: Path | UrlPlace = root if published is None else UrlPlace(published[0].url)
         self._run = run
         self._recorded = recorded
         self._overwrite = overwrite
@@ -63,6 +71,7 @@ class ResultsFolder:
         self._progress = progress
         self.client = client
         self._keys: dict[str, str] = {}
+        self._plans: list[Plan] = []
 
     @classmethod
     @contextmanager
@@ -81,8 +90,9 @@ class ResultsFolder:
 
         Parameters
         ----------
-        path : path
-            Made where it does not exist.
+        path : path or URL
+            Made where it does not exist. Of a URL, stages are built in a folder of this machine,
+            and published when they are finished.
         command : str
             E.g. ``"landscape"``.
         inputs : mapping
@@ -108,14 +118,47 @@ class ResultsFolder:
             When the path cannot be such a folder, holds other things, holds results of another
             command or input (and `overwrite` is not set), or another run works there.
         """
-        root = _local(path)
         progress = Progress(quiet=True) if progress is None else progress
+        with ExitStack() as stack:
+            published = None
+            if is_url(os.fspath(path)):
+                published = stack.enter_context(
+                    Published.open(os.fspath(path), command=f"emhet {command}", say=progress.say)
+                )
+                path = published[0].folder
+            run = Run(command, plain(parameters or {}), versions(), plain(inputs), {}, {})
+            folder = stack.enter_context(
+                cls._open(
+                    Path(path).absolute(),
+                    run,
+                    overwrite=overwrite,
+                    progress=progress,
+                    client=client,
+                    published=published,
+                )
+            )
+            if published is None:
+                folder.place = Path(path)
+            yield folder
+
+    @classmethod
+    @contextmanager
+    def _open(
+        cls,
+        root: Path,
+        run: Run,
+        *,
+        overwrite: bool,
+        progress: Progress,
+        client: Client | None,
+        published: tuple[Published, ObjectLock] | None,
+    ) -> Iterator[ResultsFolder]:
+        """Take a folder of this machine."""
         made = _make(root)
-        lock = FolderLock(root, command=f"emhet {command}", say=progress.say)
-        with _words_for_full_disk("opening", root):
+        lock = FolderLock(root, command=f"emhet {run.command}", say=progress.say)
+        with words_for_full_disk("opening", root, finished="stages"):
             lock.acquire()
         try:
-            run = Run(command, plain(parameters or {}), versions(), plain(inputs), {}, {})
             recorded = _recover(root)
             if not overwrite and recorded is not None and recorded.stages:
                 _refuse_other(root, recorded, run)
@@ -129,7 +172,9 @@ class ResultsFolder:
                 lock=lock,
                 progress=progress,
                 client=client,
+                published=published,
             )
+            folder._publish()
             finished = False
             try:
                 yield folder
@@ -202,9 +247,10 @@ class ResultsFolder:
         elif record is not None and not (replaceable or self._overwrite):
             raise InputError(_difference(self._root, record, plain(parameters)))
         with (
-            _words_for_full_disk(name, self._root),
+            words_for_full_disk(name, self._root, finished="stages"),
             self._workspace(name, key, resumable=resumable) as workspace,
         ):
+            self._plans = []
             with measure(self.client) as measured:
                 summary = plain(build(workspace) or {})
             _sweep(workspace)
@@ -221,10 +267,28 @@ class ResultsFolder:
                 finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
                 keep_as=_name_of(keep_as, {**plain(parameters), **summary}),
                 root=self._root,
+                plans=tuple(dataclasses.asdict(plan) for plan in self._plans),
             )
             self._commit(done, workspace)
         self._keys[name] = key
         return done
+
+    def state(self, work: Work) -> None:
+        """State what the stage that is being built will do; recorded with it.
+
+        Parameters
+        ----------
+        work : Work
+
+        Raises
+        ------
+        InputError
+            When it needs more memory than the smallest worker has.
+        """
+        if self.client is not None:
+            from emhet_dask.runtime.stating import state_plan  # noqa: PLC0415 - distributed
+
+            self._plans.append(state_plan(work, self.client, self._progress))
 
     # --- what a stage does to the folder ---
 
@@ -274,6 +338,13 @@ class ResultsFolder:
         moving = {"moves": going, "run": new.after.entry()}
         moves.write_json(self._root / RUN_FILE, new.before.entry() | {"moving": moving})
         self._recorded = _recover(self._root)
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._published is not None:
+            published, lock = self._published
+            lock.check()
+            published.publish()
 
     def _leave(self, *, finished: bool) -> None:
         """Leave nothing behind but results, and what a resumable stage may go on from."""
@@ -290,15 +361,6 @@ class ResultsFolder:
 
 
 # --- opening --------------------------------------------------------------------------------------
-
-
-def _local(path: str | os.PathLike[str]) -> Path:
-    text = os.fspath(path)
-    if "://" in text:
-        raise InputError(
-            f"-o: got {plain(text)!r}, expected a folder of this machine's file system"
-        )
-    return Path(text).absolute()
 
 
 def _make(root: Path) -> bool:
@@ -370,16 +432,3 @@ def _sweep(workspace: Path) -> None:
     """Remove what an interrupted write of Zarr's left among resumed files."""
     for left in workspace.rglob("*.partial"):
         left.unlink()
-
-
-@contextmanager
-def _words_for_full_disk(stage: str, root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise EmhetError(
-            f"{stage}: no space left for {root}; make some, then the same command goes on from the "
-            "stages that are finished"
-        ) from error

@@ -28,7 +28,7 @@ from distributed.system import MEMORY_LIMIT
 
 from emhet_dask.errors import InputError, need
 from emhet_dask.runtime.certificates import kept_certificates
-from emhet_dask.runtime.local import LOOPBACK, fitting, worker_settings
+from emhet_dask.runtime.local import LOOPBACK, fitting, scheduler_settings, worker_settings
 from emhet_dask.runtime.logs import only_critical
 from emhet_dask.runtime.memory import parse_bytes
 
@@ -113,6 +113,7 @@ def _serve(rank: _Rank, common: Mapping[str, Any], limit: int | None) -> None:
 def _settings(*, tls: bool) -> dict[str, Any]:
     settings = {
         **worker_settings(),
+        **scheduler_settings(),
         "distributed.worker.preload": ["emhet_dask.runtime.worker"],
     }
     if tls:

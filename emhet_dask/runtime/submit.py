@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dask.base import unpack_collections
 from distributed import Client, Future, as_completed
 from distributed.diagnostics.progressbar import ProgressBar
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, NoWorkerError
 
 from emhet_dask.errors import EmhetError
 
@@ -134,6 +134,11 @@ def _words_for_errors(label: str) -> Iterator[None]:
             f"{label}: {error.allowed_failures + 1} workers in turn died at the same piece of work,"
             " most likely for lack of memory: give a worker more (--memory-limit, or fewer of them "
             "with --cluster local:N)"
+        ) from error
+    except NoWorkerError as error:
+        raise EmhetError(
+            f"{label}: all workers died, and none came back for {error.timeout:.0f} s; the same "
+            "command again goes on from what is finished"
         ) from error
     except (concurrent.futures.CancelledError, asyncio.CancelledError) as error:
         raise EmhetError(

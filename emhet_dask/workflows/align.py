@@ -37,6 +37,7 @@ from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.align import Align
 from emhet_dask.runtime import Progress, connect, digest, versions
+from emhet_dask.runtime.making import making_store
 from emhet_dask.variables import ENSEMBLE
 from emhet_dask.workflows.stages.frame import Frame, best_frame, find_frame, frame_of_volume
 from emhet_dask.workflows.stages.making import HowFar, how_far, to_stored
@@ -141,12 +142,13 @@ def align(options: Align) -> Aligned:
         or the output is the input or was made with other settings.
     """
     ensemble = open_source(options.ensemble)
-    plan = _plan(ensemble, options)
-    if plan.how_far == "complete":
-        return plan.report(written=0)
-    progress = Progress(quiet=options.quiet)
-    with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
-        return plan.run(client, progress)
+    with making_store(options.output, command="emhet align"):
+        plan = _plan(ensemble, options)
+        if plan.how_far == "complete":
+            return plan.report(written=0)
+        progress = Progress(quiet=options.quiet)
+        with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+            return plan.run(client, progress)
 
 
 def align_ensemble(

@@ -14,6 +14,7 @@ from emhet_dask.options import command
 from emhet_dask.options.blocks import Blocks
 from emhet_dask.report.style import counted
 from emhet_dask.runtime import Progress, ResultsFolder, connect, task_memory_bytes
+from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.block_report import block_report_stage
 from emhet_dask.workflows.stages.blocks import (
     BlockOptions,
@@ -37,14 +38,14 @@ class Blocked:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     tables : BlockTables
         ``labels`` (z, y, x), ``blocks``, ``occupancy``, ``relations``, ``states``, ``evidence``, ….
     screening : pandas.DataFrame or None
         How blocks change with threshold and significance, where that was asked for.
     """
 
-    folder: Path
+    folder: Path | UrlPlace
     tables: BlockTables
     screening: pd.DataFrame | None = None
 
@@ -145,7 +146,7 @@ def blocks(options: Blocks) -> Blocked:
         if options.screen_thresholds or options.screen_p:
             screening = screening_stage(job, levels, thresholds, searching, factors=factors)
         block_report_stage(job, tables, thresholds, screening)
-    return Blocked(Path(options.output), tables, screening)
+    return Blocked(results.place, tables, screening)
 
 
 _RECORDED = (

@@ -37,12 +37,14 @@ from emhet_dask.options import command
 from emhet_dask.options.decode import Decode
 from emhet_dask.runtime import (
     Progress,
+    Work,
     connect,
     digest,
     fingerprint_values,
     state_plan,
     versions,
 )
+from emhet_dask.runtime.making import making_store
 from emhet_dask.workflows.particles import ParticleFile
 from emhet_dask.workflows.stages.costs import decode_work
 from emhet_dask.workflows.stages.making import how_far, to_stored
@@ -117,6 +119,11 @@ def decode(options: Decode) -> Decoded:
         model or with other settings.
     """
     plan = _plan(options, CryodrgnRun.open(options.workdir, options.epoch))  # type: ignore[arg-type]
+    with making_store(plan.path, command="emhet decode"):
+        return _make(plan, options)
+
+
+def _make(plan: _Plan, options: Decode) -> Decoded:
     found = how_far(
         plan.path,
         key=plan.key,
@@ -127,21 +134,15 @@ def decode(options: Decode) -> Decoded:
         return plan.report(written=0)
     progress = Progress(quiet=options.quiet)
     model, program = _decoder(plan.run, options)
-    sweep_store(plan.path)
-    if found == "nowhere":
-        plan.create(program, progress)
-    tasks = list(plan.unfinished(model))
-    if tasks:
-        with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
-            work = decode_work(
-                plan.layout,
-                weights_bytes=plan.run.weights_path.stat().st_size,
-                tasks=len(tasks),
-                volumes=sum(len(task.latents) for task in tasks),
-            )
-            state_plan(work, client, progress)
-            for _ in progress.map(client, _ShardTask.run, tasks, label="decode", unit="shards"):
-                pass
+    with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+        # What cannot fit is refused before anything is replaced.
+        state_plan(plan.work(), client, progress)
+        sweep_store(plan.path)
+        if found == "nowhere":
+            plan.create(program, progress)
+        tasks = list(plan.unfinished(model))
+        for _ in progress.map(client, _ShardTask.run, tasks, label="decode", unit="shards"):
+            pass
     finish_store(plan.path)
     return plan.report(written=sum(len(task.latents) for task in tasks))
 
@@ -226,6 +227,15 @@ class _Plan:
             voxel_size_angstrom=self.voxel_size_angstrom,
             n_particles=self.run.n_particles,
             written=written,
+        )
+
+    def work(self) -> Work:
+        """Return what decoding all volumes takes."""
+        return decode_work(
+            self.layout,
+            weights_bytes=self.run.weights_path.stat().st_size,
+            tasks=self.layout.n_shards,
+            volumes=self.layout.n_volumes,
         )
 
     def create(self, program: str, progress: Progress) -> None:

@@ -32,8 +32,10 @@ from emhet_dask.formats.sources import VolumeSource, check_uniform, find_volumes
 from emhet_dask.formats.tables import read_names, read_weights
 from emhet_dask.options import command
 from emhet_dask.options.ingest import Ingest
-from emhet_dask.runtime import Progress, connect, digest, versions
+from emhet_dask.runtime import Progress, Work, connect, digest, state_plan, versions
+from emhet_dask.runtime.making import making_store
 from emhet_dask.workflows.particles import find_particles
+from emhet_dask.workflows.stages.costs import ingest_work
 from emhet_dask.workflows.stages.making import HowFar, how_far, to_stored
 
 __all__ = ["Ingested", "ingest"]
@@ -92,18 +94,33 @@ def ingest(options: Ingest) -> Ingested:
     ------
     InputError
         When files are faulty (all are named in one message), boxes or voxel sizes differ, tables
-        do not fit the volumes, or the store at `output` was made of other sources or settings.
+        do not fit the volumes, the store at `output` was made of other sources or settings, or
+        another run is making it.
     """
     plan = _plan(options)
-    if _prepare(plan, overwrite=options.overwrite) == "complete":
+    with making_store(plan.path, command="emhet ingest"):
+        return _make(plan, options)
+
+
+def _make(plan: _Plan, options: Ingest) -> Ingested:
+    found = how_far(
+        plan.path,
+        key=plan.key,
+        overwrite=options.overwrite,
+        made_from="other files, tables or options",
+    )
+    if found == "complete":
+        _refuse_changed_sources(plan)
         return plan.report(written=0, skipped=_faulty(plan))
-    tasks = _unfinished(plan)
+    tasks = _tasks(plan) if found == "nowhere" else _unfinished(plan)
     progress = Progress(quiet=options.quiet)
     problems: list[str] = []
-    if tasks:
-        with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
-            for found in progress.map(client, _ShardTask.run, tasks, label="ingest", unit="shards"):
-                problems.extend(found)
+    with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+        if tasks:  # what cannot fit is refused before anything is replaced
+            state_plan(_work(plan, tasks), client, progress)
+        _prepare(plan, found)
+        for told in progress.map(client, _ShardTask.run, tasks, label="ingest", unit="shards"):
+            problems.extend(told)
     if problems and not plan.skip:
         raise InputError(join_problems(problems, what="maps cannot be used"))
     finish_store(plan.path)
@@ -202,14 +219,8 @@ def _known(
     return known, attributes
 
 
-def _prepare(plan: _Plan, *, overwrite: bool) -> HowFar:
-    """Make the store, or find it as an earlier ingest left it; tell how far that came."""
-    found = how_far(
-        plan.path,
-        key=plan.key,
-        overwrite=overwrite,
-        made_from="other files, tables or options",
-    )
+def _prepare(plan: _Plan, found: HowFar) -> None:
+    """Make the store, or clean up what an earlier ingest left half-written."""
     if found == "nowhere":
         create_store(
             plan.path,
@@ -217,11 +228,8 @@ def _prepare(plan: _Plan, *, overwrite: bool) -> HowFar:
             known=plan.known,
             attributes={**plan.attributes, "ingest_key": plan.key},
         )
-    elif found == "complete":
-        _refuse_changed_sources(plan)
     else:
         sweep_store(plan.path)
-    return found
 
 
 def _stamps(sources: Sequence[VolumeSource]) -> np.ndarray:
@@ -262,6 +270,12 @@ def _unfinished(plan: _Plan) -> list[_ShardTask]:
     records = read_records(plan.path)
     stamps = _stamps(plan.sources)
     finished = ~np.isnan(records[:, 0]) & (records[:, -len(_STAMPS) :] == stamps).all(axis=1)
+    return [task for task in _tasks(plan) if not finished[slice(*task.bounds)].all()]
+
+
+def _tasks(plan: _Plan) -> list[_ShardTask]:
+    """Return a task for each shard."""
+    stamps = _stamps(plan.sources)
     return [
         _ShardTask(
             path=plan.path if "://" in plan.path else str(Path(plan.path).resolve()),
@@ -272,8 +286,19 @@ def _unfinished(plan: _Plan) -> list[_ShardTask]:
             skip=plan.skip,
         )
         for start, stop in plan.layout.shards()
-        if not finished[start:stop].all()
     ]
+
+
+def _work(plan: _Plan, tasks: Sequence[_ShardTask]) -> Work:
+    headers = [source.header for task in tasks for source in task.sources]
+    return ingest_work(
+        plan.layout,
+        source_box=max(max(header.shape) for header in headers),
+        compressed=any(header.compression is not None for header in headers),
+        in_files="://" not in plan.path,
+        tasks=len(tasks),
+        volumes=len(headers),
+    )
 
 
 @dataclass(frozen=True)

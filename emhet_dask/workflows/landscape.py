@@ -16,6 +16,7 @@ from emhet_dask.options import command
 from emhet_dask.options.landscape import Landscape
 from emhet_dask.report.verdict import headline
 from emhet_dask.runtime import Progress, ResultsFolder, connect, task_memory_bytes
+from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.clusters import clusters_stage
 from emhet_dask.workflows.stages.components import (
     ComponentOptions,
@@ -38,14 +39,14 @@ class Landscaped:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     states : pandas.DataFrame
         One row per state: ``cluster``, ``volumes``, ``particles``, ``medoid_volume``, ….
     evidence : dict
         ``n_clusters``, ``separate_states``, ``reason``, ….
     """
 
-    folder: Path
+    folder: Path | UrlPlace
     states: pd.DataFrame
     evidence: dict[str, Any]
 
@@ -150,7 +151,7 @@ def landscape(options: Landscape) -> Landscaped:
             umap=options.umap,
             seed=options.seed,
         )
-    return Landscaped(Path(options.output), clusters.table, clusters.evidence)
+    return Landscaped(results.place, clusters.table, clusters.evidence)
 
 
 _RECORDED = (

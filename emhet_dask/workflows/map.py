@@ -15,6 +15,7 @@ from emhet_dask.formats.cryodrgn_run import CryodrgnRun
 from emhet_dask.options import command
 from emhet_dask.options.map import Map
 from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_values
+from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.energy import EnergyOptions, Points, energy_stage
 from emhet_dask.workflows.stages.energy_path import Render, path_stage
 from emhet_dask.workflows.stages.energy_pictures import energy_pictures_stage, energy_sections
@@ -60,14 +61,14 @@ class MappedParticles:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     facts : dict
         As in ``map.json``.
     sentence : str
         What the landscape of the particles shows.
     """
 
-    folder: Path
+    folder: Path | UrlPlace
     facts: dict[str, Any]
     sentence: str
 
@@ -184,7 +185,7 @@ def _finish(
         states=states.state,
         sketch=sketch.table(),
         noun="particle",
-        title=job.results.path().name,
+        title=job.results.place.name,
     )
     energy = energy_stage(job.results, points, options, after=("assignment",))
     render = Render(
@@ -201,7 +202,7 @@ def _finish(
         mapped, states, check, energy_sections(job.results.path(), energy, path), energy.sentence()
     )
     facts = report_stage(job, found, after=after)
-    return MappedParticles(job.results.path(), facts, energy.sentence())
+    return MappedParticles(job.results.place, facts, energy.sentence())
 
 
 def _decoder(run: CryodrgnRun, sketch: Sketch, options: Map) -> DecoderModel:

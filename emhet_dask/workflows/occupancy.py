@@ -11,6 +11,7 @@ from emhet_dask.options import command
 from emhet_dask.options.occupancy import Occupancy
 from emhet_dask.report.style import counted
 from emhet_dask.runtime import Progress, ResultsFolder, connect
+from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.part_page import part_report_stage
 from emhet_dask.workflows.stages.part_tables import (
@@ -33,12 +34,12 @@ class Occupied:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     tables : PartTables
         ``occupancy``, ``presence``, ``relations``, ``states`` and ``parts``.
     """
 
-    folder: Path
+    folder: Path | UrlPlace
     tables: PartTables
 
     @property
@@ -125,4 +126,4 @@ def occupancy(options: Occupancy) -> Occupied:
         relate_stage(job, files, measured, cut=options.cut)
         tables = load_tables(results.path())
         part_report_stage(job, tables, relative=files.references is not None)
-    return Occupied(Path(options.output), tables)
+    return Occupied(results.place, tables)

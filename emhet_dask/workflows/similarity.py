@@ -20,6 +20,7 @@ from emhet_dask.options.similarity import Similarity
 from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import headline
 from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file, task_memory_bytes
+from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.align import align_ensemble
 from emhet_dask.workflows.stages.foreign import read_map_on_box
 from emhet_dask.workflows.stages.job import Job
@@ -41,7 +42,7 @@ class Similar:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     clusters : pandas.DataFrame
         One row per cluster: ``cluster``, ``maps``, ….
     labels : ndarray of int, shape (volume,)
@@ -52,7 +53,7 @@ class Similar:
         Maps that are constant inside the mask, and those whose alignment is doubtful.
     """
 
-    folder: Path
+    folder: Path | UrlPlace
     clusters: pd.DataFrame
     labels: np.ndarray
     evidence: dict[str, Any]
@@ -153,7 +154,7 @@ def similarity(options: Similarity) -> Similar:
         )
         _say(job, clusters)
     return Similar(
-        Path(options.output),
+        results.place,
         clusters.table,
         clusters.labels,
         clusters.evidence,

@@ -87,6 +87,18 @@ def test_a_failing_task_is_raised_once_and_logged_never(capfd):
     assert logging.getLogger("distributed.worker").level == logging.NOTSET
 
 
+def test_dask_stays_quiet_where_somebody_else_has_set_up_logging_before_it(monkeypatch, caplog):
+    # Dask then takes no handler of its own, and leaves all it says to that of the root.
+    dasks = logging.getLogger("distributed")
+    monkeypatch.setattr(dasks, "handlers", [])
+    monkeypatch.setattr(dasks, "propagate", True)
+    caplog.set_level(logging.INFO)
+    with connect() as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+    assert [record.getMessage() for record in caplog.records] == []
+    assert dasks.level == logging.INFO
+
+
 def test_threads_need_no_encryption():
     with connect(tls=True) as client:
         assert client.scheduler.address.startswith("inproc://")

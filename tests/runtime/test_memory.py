@@ -1,9 +1,19 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emhet_dask.errors import InputError
-from emhet_dask.runtime.memory import Plan, check_plan, parse_bytes
+from emhet_dask.runtime import Progress, ResultsFolder, connect, read_run, state_plan
+from emhet_dask.runtime.memory import (
+    WORKER_BYTES,
+    Plan,
+    Work,
+    check_plan,
+    parse_bytes,
+    task_memory_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +66,47 @@ def test_a_plan_that_fits_to_the_byte_is_accepted_and_one_byte_more_is_refused()
     assert "--n-components" in message
     assert "--memory-limit" in message
     assert "\n" not in message
+
+
+def test_what_may_be_counted_on_leaves_room_for_the_process_itself():
+    assert task_memory_bytes(None) == 2 * 2**30
+    assert task_memory_bytes("4GB") * 1.15 + WORKER_BYTES == pytest.approx(4e9)
+    assert task_memory_bytes("200MB") == 10**8
+
+
+def test_work_becomes_a_plan_for_the_threads_that_a_worker_has():
+    work = Work("mask", 3, 10, 20, task_bytes=100 << 20, held_bytes=50 << 20, client_bytes=7 << 20)
+
+    def data(threads, **options):
+        return (work.on(threads, **options).peak_bytes_per_worker - WORKER_BYTES) / 2**20
+
+    assert data(1) == pytest.approx(1.15 * 150)
+    assert data(3) == data(16) == pytest.approx(1.15 * 350)  # there are no more tasks
+    assert data(1, in_client=True) == pytest.approx(1.15 * 157)
+
+
+def test_a_large_stage_says_its_plan_and_one_that_cannot_fit_says_so_alone(capsys):
+    with connect("local:1", memory_limit="700MB") as client:
+        small = Work("mask", 2, 10**9, 0, task_bytes=10**8)
+        large = replace(small, stage="pairs", read_bytes=3 << 30)
+        state_plan(small, client, Progress())
+        assert capsys.readouterr().err == ""
+        plan = state_plan(large, client, Progress())
+        assert capsys.readouterr().err == f"{plan.format()}\n"
+        with pytest.raises(InputError, match=r"^pairs needs .* but a worker has 667\.57 MiB"):
+            state_plan(replace(large, task_bytes=6 * 10**8), client, Progress())
+        assert capsys.readouterr().err == ""
+
+
+def test_a_stage_records_what_it_stated(tmp_path):
+    work = Work("pca", 2, 10, 20, task_bytes=10**6)
+    options = {"command": "x", "inputs": {}}
+    with (
+        connect("local:1") as client,
+        ResultsFolder.open(tmp_path / "out", client=client, **options) as results,
+    ):
+        first = results.stage("pca", parameters={}, build=lambda _: results.state(work))
+        second = results.stage("report", parameters={}, build=lambda _: None)
+    assert [plan["stage"] for plan in first.plans] == ["pca"]
+    assert second.plans == ()
+    assert read_run(tmp_path / "out").stages == {"pca": first, "report": second}

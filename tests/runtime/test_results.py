@@ -318,7 +318,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path, overwrite):
     [
         ("file", "is a file, expected a folder"),
         ("file/out", "cannot be made"),
-        ("s3://key:secret@bucket/out", "got 's3://bucket/out', expected a folder"),
+        ("s3://key:secret@bucket/out", "s3://bucket/out: was given with a user, password"),
     ],
 )
 def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch, path, said):

@@ -434,3 +434,11 @@ def test_plan_is_made_before_anything_is_written(ingest, tmp_path, maps, monkeyp
     monkeypatch.setattr(workflow, "create_store", refuse)
     with pytest.raises(InputError, match="--box"):
         ingest(maps, output=tmp_path / "e.zarr", box=64)
+
+
+def test_what_cannot_fit_is_refused_before_the_store_is_replaced(ingest, tmp_path, maps):
+    store = tmp_path / "e.zarr"
+    before = open_ensemble(ingest(maps, output=store).path).fingerprint
+    with pytest.raises(InputError, match="--memory-limit"):
+        ingest(maps, output=store, overwrite=True, cluster="local", memory_limit="100MB")
+    assert open_ensemble(store).fingerprint == before

@@ -19,6 +19,7 @@ from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.formats.blocks_pickle import write_blocks_pickle
 from emhet_dask.formats.mrc import write_map
+from emhet_dask.workflows.stages.costs import blocks_work
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.voxel_pairs import VoxelPairs
 
@@ -240,6 +241,7 @@ def _search(
         thresholds=factor * thresholds["threshold"].values,
         factors=thresholds["factor"].values,
     )
+    job.results.state(blocks_work(densities.matrix))
     with job.progress.computing(job.client, label="blocks") as compute:
         return search_blocks(
             edges,

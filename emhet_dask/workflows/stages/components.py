@@ -12,10 +12,11 @@ import pandas as pd
 import xarray as xr
 
 from emhet_dask.analysis.normalisation import divisors, normalisation_factors
-from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca, plan_pca
+from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, PCAPlan, pca, plan_pca
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import into_box, open_matrix
 from emhet_dask.formats.mrc import write_map
+from emhet_dask.workflows.stages.costs import amplitudes_work, pca_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = [
@@ -66,14 +67,14 @@ def components_stage(job: Job, options: ComponentOptions, *, memory_bytes: int) 
     xarray.Dataset
         The group ``pca``: ``scores``, ``components``, ``explained_variance``, …, ``factor``.
     """
-    method, columns = _method(job, options, memory_bytes)
+    plan, columns = _method(job, options, memory_bytes)
 
     def build(workspace: Path) -> None:
-        found = _decompose(job, options, (method, columns), memory_bytes)
+        found = _decompose(job, options, (plan, columns), memory_bytes)
         save_group(workspace / "results.zarr" / "pca", found)
         _write_tables(job, found, workspace)
 
-    parameters = {**vars(options), "method": method}
+    parameters = {**vars(options), "method": plan["method"]}
     job.results.stage("pca", parameters=parameters, after=("matrix",), build=build)
     return load_group(job.group("pca"))
 
@@ -150,7 +151,7 @@ def prepared_rows(
     return rows if np.all(soft == 1) else rows * soft
 
 
-def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> tuple[str, bool]:
+def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> tuple[PCAPlan, bool]:
     """Choose the method by the shape of the matrix, and whether it is read by columns.
 
     Bands of whole rows are read fastest; where the Gram matrix fits only by columns, by columns.
@@ -165,30 +166,32 @@ def _method(job: Job, options: ComponentOptions, memory_bytes: int) -> tuple[str
             n_components=options.n_components or min(DEFAULT_COMPONENTS, *matrix.shape),
             memory_limit_bytes=memory_bytes,
         )
-        chosen.append((str(plan["method"]), columns))
+        chosen.append((plan, columns))
         if plan["method"] == "gram":
             return chosen[-1]
     return chosen[0]
 
 
 def _decompose(
-    job: Job, options: ComponentOptions, how: tuple[Any, bool], memory_bytes: int
+    job: Job, options: ComponentOptions, how: tuple[PCAPlan, bool], memory_bytes: int
 ) -> xr.Dataset:
-    method, columns = how
+    plan, columns = how
     weights = job.ensemble.weights if options.weights else None
     clip = options.clip_negative
     factor = None
     if options.normalize:
+        rows = prepared_matrix(job, factor=None, clip_negative=clip)
+        job.results.state(amplitudes_work(rows, stage="amplitudes"))
         with job.progress.computing(job.client, label="amplitudes") as compute:
-            rows = prepared_matrix(job, factor=None, clip_negative=clip)
             factor = normalisation_factors(rows, weights=weights, compute=compute).values
     matrix = prepared_matrix(job, factor=factor, clip_negative=clip, columns=columns)
+    job.results.state(pca_work(plan, matrix))
     with job.progress.computing(job.client, label="PCA") as compute:
         found = pca(
             matrix,
             n_components=options.n_components,
             weights=weights,
-            method=method,
+            method=plan["method"],  # type: ignore[arg-type]
             seed=options.seed,
             memory_limit_bytes=memory_bytes,
             compute=compute,

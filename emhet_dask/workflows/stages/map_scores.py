@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emhet_dask.analysis.latent_regression import fit_latents
-from emhet_dask.ensemble.matrix import MatrixLayout, open_bands, write_band
+from emhet_dask.ensemble.matrix import ADVICE, MatrixLayout, open_bands, write_band
 from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group, put_array
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS
@@ -199,5 +199,5 @@ def _layout(n_rows: int, n_components: int, rows: int) -> MatrixLayout:
 def _read(job: MapJob, name: str) -> np.ndarray:
     path = str(job.group(name))
     stored = open_array(open_group(path), _ARRAY)
-    checked = CheckedArray(stored, path, advice="--overwrite makes it again")
+    checked = CheckedArray(stored, path, advice=ADVICE)
     return np.asarray(checked[slice(None), slice(None)])

@@ -13,6 +13,7 @@ from emhet_dask.analysis.bands import tree
 from emhet_dask.analysis.moments import Moments, accumulate, finish, merge_all
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.formats.mrc import write_map
+from emhet_dask.workflows.stages.costs import state_maps_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["write_state_maps"]
@@ -49,7 +50,8 @@ def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.
         "origin_angstrom": job.ensemble.origin_angstrom,
     }
     run = _run(job)
-    tasks = []
+    tasks: list[Any] = []
+    n_runs = 0
     for state in range(int(labels.max()) + 1):
         members = np.flatnonzero((labels == state) & include)
         if not len(members):
@@ -61,8 +63,11 @@ def write_state_maps(job: Job, folder: Path, labels: np.ndarray, *, include: np.
             _moments(stream(job.ensemble, members[start : start + run]), share[start : start + run])
             for start in range(0, len(members), run)
         ]
+        n_runs += len(parts)
         stem = str((folder / f"cluster_{state:03d}").absolute())
         tasks.append(_write(tree(parts, merge_all), stem, place))
+    work = state_maps_work(job.ensemble, stage="state maps", tasks=n_runs, states=len(tasks))
+    job.results.state(work)
     job.progress.compute(job.client, tasks, label="state maps")
 
 

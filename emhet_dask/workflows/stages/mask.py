@@ -15,6 +15,7 @@ from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume, write_map
 from emhet_dask.runtime import fingerprint_file, fingerprint_values
+from emhet_dask.workflows.stages.costs import mask_work
 from emhet_dask.workflows.stages.foreign import refuse_other_extent
 from emhet_dask.workflows.stages.job import Job
 
@@ -127,6 +128,7 @@ def _make(job: Job, options: MaskOptions) -> xr.Dataset:
         return xr.Dataset({"mask": (("z", "y", "x"), whole)})
     if options.mask != "auto":
         return _from_file(job, options)
+    job.results.state(mask_work(ensemble))
     known = ensemble.dataset.get("percentile_9999")
     with job.progress.computing(job.client, label="mask") as compute:
         return auto_mask(

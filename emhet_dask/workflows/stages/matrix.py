@@ -8,6 +8,7 @@ import numpy as np
 
 from emhet_dask.ensemble.matrix import write_matrix
 from emhet_dask.runtime import digest, fingerprint_values, format_bytes
+from emhet_dask.workflows.stages.costs import matrix_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["matrix_stage"]
@@ -38,6 +39,7 @@ def matrix_stage(job: Job, mask: np.ndarray) -> None:
             + format_bytes(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize)
         )
         if tasks:
+            job.results.state(matrix_work(job.ensemble, layout, tasks=len(tasks)))
             job.progress.compute(job.client, tasks, label="masked voxels")
 
     job.results.stage("matrix", parameters={}, after=("mask",), build=build, resumable=True)

@@ -30,6 +30,7 @@ from emhet_dask.report.style import save_all
 from emhet_dask.report.surface import surface_sheet, surface_views
 from emhet_dask.report.tree import dendrogram
 from emhet_dask.runtime import fingerprint_file
+from emhet_dask.workflows.stages.costs import group_sums_work
 from emhet_dask.workflows.stages.foreign import ForeignMap
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.pair_clusters import PairClusters
@@ -272,6 +273,7 @@ def _density(job: Job, found: Compared) -> Figure:
     tile = np.full(len(labels), -1, dtype=np.intp)
     tile[order] = np.repeat(np.arange(len(sizes)), sizes)
     metric = found.rows.options.metric
+    job.results.state(group_sums_work(found.rows.lazy, stage="tiles", groups=len(sizes)))
     with job.progress.computing(job.client, label="tiles") as compute:
         if metric == "l2":
             means = mean_distances(found.rows.prepared, tile, compute=compute)

@@ -19,11 +19,12 @@ from emhet_dask.analysis.clustering import (
     cophenetic_correlation,
 )
 from emhet_dask.analysis.distances import euclidean_distances
-from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca
+from emhet_dask.analysis.pca import DEFAULT_COMPONENTS, pca, plan_pca
 from emhet_dask.analysis.similarity import tree_distances
 from emhet_dask.analysis.states import StateChoice, best_cut, choose_states
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
+from emhet_dask.workflows.stages.costs import distances_work, pca_work
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.pairs import MOST_WITH_MATRIX, Pairs
 from emhet_dask.workflows.stages.rows import Rows
@@ -163,10 +164,21 @@ def _choose(
     prepared = rows.prepared
     if len(members) < len(prepared):
         prepared = prepared[members]
+    n_components = min(DEFAULT_COMPONENTS, len(members) - 1, prepared.shape[1])
+    plan = plan_pca(
+        prepared.shape,
+        chunks=prepared.chunks,
+        dtype=prepared.dtype,
+        n_components=n_components,
+        memory_limit_bytes=memory_bytes,
+    )
+    job.results.state(pca_work(plan, prepared))
     with job.progress.computing(job.client, label="components") as compute:
         found = pca(
             prepared,
-            n_components=min(DEFAULT_COMPONENTS, len(members) - 1, prepared.shape[1]),
+            n_components=n_components,
+            method=plan["method"],  # type: ignore[arg-type]
+            memory_limit_bytes=memory_bytes,
             seed=options.seed,
             compute=compute,
             persist=job.persist,
@@ -249,8 +261,11 @@ def _compare(
     """Compare the cut with that of the exact tree, on as many maps as that may have."""
     most = min(len(members), int((memory_bytes / _BYTES_PER_PRODUCT) ** 0.5), _MOST_COMPARED)
     chosen = np.sort(np.random.default_rng(options.seed).choice(len(members), most, replace=False))
-    with job.progress.computing(job.client, label="comparison with the exact tree") as compute:
-        distances = euclidean_distances(rows.prepared[members[chosen]], compute=compute)
+    compared = rows.prepared[members[chosen]]
+    work = distances_work(compared, stage="comparison with the exact tree")
+    job.results.state(work)
+    with job.progress.computing(job.client, label=work.stage) as compute:
+        distances = euclidean_distances(compared, compute=compute)
     distances = _from_euclidean(rows, options)(distances)
     exact = build_tree_from_distances(distances, linkage=options.linkage)
     labels = choice.labels[chosen]

@@ -13,6 +13,7 @@ import xarray as xr
 from emhet_dask.ensemble.pair_matrix import condensed, open_pairs, read_rows
 from emhet_dask.ensemble.pairs import Keep, finish_pairs, plan_pairs, write_pairs
 from emhet_dask.runtime import digest, format_bytes
+from emhet_dask.workflows.stages.costs import amplitudes_work, pairs_work
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.rows import Rows
 
@@ -90,6 +91,7 @@ def pairs_stage(
 
     def build(workspace: Path) -> dict[str, Any]:
         path = str((workspace / "similarity.zarr").absolute())
+        job.results.state(amplitudes_work(rows.lazy, stage="norms of rows"))
         kernel = rows.kernel
         layout = plan_pairs(
             count,
@@ -111,6 +113,8 @@ def pairs_stage(
             + (f", {format_bytes(4 * count * count)}" if keep == "all" else "")
         )
         if tasks:
+            work = pairs_work(layout, tasks=len(tasks), keeps_matrix=keep == "all")
+            job.results.state(work)
             job.progress.compute(job.client, tasks, label="pairs")
         finish_pairs(path, kernel=kernel)
         pairs = Pairs(path, open_pairs(path))

@@ -18,6 +18,7 @@ from emhet_dask.ensemble.reading import stream
 from emhet_dask.errors import InputError
 from emhet_dask.formats.volumes import trailing_number
 from emhet_dask.runtime import StageRecord
+from emhet_dask.workflows.stages.costs import parts_work
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.parts import PartFiles
 
@@ -137,6 +138,10 @@ def _sums(job: Job, parts: Parts) -> np.ndarray:
         _sums_of_run(stream(job.ensemble, volumes[start : start + run]), shared)
         for start in range(0, len(volumes), run)
     ]
+    size = parts.voxels.nbytes + 12 * parts.weights.nnz
+    job.results.state(
+        parts_work(job.ensemble, stage="occupancy", tasks=len(tasks), parts_bytes=size)
+    )
     return np.concatenate(job.progress.compute(job.client, tasks, label="occupancy"))
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from emhet_dask.analysis.pair_kernels import PairKernel
 from emhet_dask.analysis.shells import Shells, plan_shells, shell_matrix
 from emhet_dask.analysis.similarity import pair_kernel, shell_kernel
-from emhet_dask.ensemble.matrix import open_matrix
+from emhet_dask.ensemble.matrix import open_matrix, plan_matrix
 from emhet_dask.ensemble.rows import StoredRows, open_rows, write_rows
 from emhet_dask.runtime import digest, fingerprint_values
+from emhet_dask.workflows.stages.costs import shells_work
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.matrix import matrix_stage
 
@@ -174,6 +175,8 @@ def rows_stage(job: Job, mask: np.ndarray, options: RowOptions) -> Rows:
         path = str((workspace / "results.zarr" / "rows").absolute())
         tasks = write_rows(path, rows.data, key=key)
         if tasks:
+            layout = plan_matrix(rows.shape[0], rows.shape[1], "float32")
+            job.results.state(shells_work(job.ensemble, rows.data, layout, tasks=len(tasks)))
             job.progress.compute(job.client, tasks, label="Fourier shells")
 
     parameters = {"resolution": options.resolution}

@@ -21,6 +21,7 @@ from emhet_dask.analysis.states import choose_states
 from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.components import ComponentOptions, prepared_matrix
+from emhet_dask.workflows.stages.costs import distances_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["States", "TreeOptions", "states_stage"]
@@ -165,7 +166,8 @@ def _find(
 
 def _on_voxels(job: Job, pca: xr.Dataset, options: TreeOptions, used: ComponentOptions) -> Tree:
     factor = pca["factor"].values if "factor" in pca else None
-    matrix = prepared_matrix(job, factor=factor, clip_negative=used.clip_negative)
+    matrix = prepared_matrix(job, factor=factor, clip_negative=used.clip_negative, columns=True)
+    job.results.state(distances_work(matrix, stage="distances", remedy="--feature pcs"))
     with job.progress.computing(job.client, label="distances") as compute:
         distances = euclidean_distances(matrix, compute=compute)
     return build_tree_from_distances(distances, linkage=options.linkage)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from emhet_dask.ensemble.reading import stream
 from emhet_dask.errors import InputError
 from emhet_dask.formats.tables import read_thresholds
 from emhet_dask.runtime import fingerprint_file
+from emhet_dask.workflows.stages.costs import amplitudes_work, background_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["ThresholdOptions", "thresholds_stage"]
@@ -134,6 +135,7 @@ def _decide(job: Job, options: ThresholdOptions) -> xr.Dataset:
     factor = np.ones(ensemble.n_volumes)
     if options.normalize:
         matrix = open_matrix(str(job.group("matrix")))["matrix"].data
+        job.results.state(amplitudes_work(matrix, stage="amplitudes"))
         with job.progress.computing(job.client, label="amplitudes") as compute:
             factor = divisors(normalisation_factors(matrix, compute=compute))
     background, percentiles = _measure(job)
@@ -169,6 +171,7 @@ def _measure(job: Job) -> tuple[Background, np.ndarray]:
     affordable = max(_FEWEST_SAMPLED, _SAMPLED_BYTES // (4 * ensemble.box**3))
     count = min(_SAMPLED, affordable, ensemble.n_volumes)
     sample = np.unique(np.linspace(0, ensemble.n_volumes - 1, count).round().astype(int))
+    job.results.state(background_work(ensemble, sampled=len(sample)))
     volumes = stream(ensemble, sample)
     measure = dask.delayed(measure_background, pure=False)
     tasks = [measure(volumes, n_volumes=ensemble.n_volumes)]

@@ -23,9 +23,11 @@ from emhet_dask.ensemble.edges import (
     write_edges,
     write_levels,
 )
+from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.ensemble.occupied import StoredBits, finish_occupied, open_occupied, write_occupied
 from emhet_dask.errors import InputError
 from emhet_dask.runtime import digest, fingerprint_values
+from emhet_dask.workflows.stages.costs import occupied_work, tiles_work
 from emhet_dask.workflows.stages.job import Job
 
 __all__ = ["PairOptions", "VoxelPairs", "occupied_stage", "voxel_pairs_stage"]
@@ -119,6 +121,15 @@ def occupied_stage(job: Job, thresholds: np.ndarray, *, said: str) -> None:
         path = str((workspace / "results.zarr" / "occupied").absolute())
         tasks = write_occupied(path, str(job.group("matrix")), thresholds, key=key)
         if tasks:
+            matrix = open_matrix(str(job.group("matrix")), columns=True)["matrix"].data
+            job.results.state(
+                occupied_work(
+                    matrix,
+                    levels=len(thresholds),
+                    columns=max(matrix.chunks[1]),
+                    tasks=len(tasks),
+                )
+            )
             job.progress.compute(job.client, tasks, label="occupied voxels")
         with _named(said):
             finish_occupied(path, choose=kept_voxels)
@@ -189,6 +200,17 @@ def _compare(job: Job, bits: StoredBits, path: str, options: PairOptions, memory
         min(_TASK_BYTES, memory_bytes // 4),
         n_settings=len(options.settings),
         n_neighbours=options.neighbours,
+    )
+    bands = -(-bits.n_voxels // side)
+    job.results.state(
+        tiles_work(
+            n_voxels=bits.n_voxels,
+            n_volumes=bits.n_volumes,
+            side=side,
+            tasks=bands * (bands + 1) // 2,
+            n_settings=len(options.settings),
+            n_neighbours=options.neighbours,
+        )
     )
     distance: dict[str, Any] = {
         "coordinates": _coordinates(bits, job.ensemble.box),
