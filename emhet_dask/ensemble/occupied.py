@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import dask
@@ -97,7 +98,9 @@ class StoredBits:
         InputError
             When they are damaged.
         """
-        return CheckedArray(self._bits(), self.path, advice=_ADVICE)[voxels, octets]
+        # All levels are one result, and made again together.
+        whole = str(Path(self.path).parent)
+        return CheckedArray(self._bits(), whole, advice=_ADVICE)[voxels, octets]
 
     def _bits(self) -> zarr.Array:
         return open_array(open_group(self.path), "bits")

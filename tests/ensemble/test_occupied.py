@@ -136,5 +136,5 @@ def test_damage_is_told(tmp_path):
     data = bytearray(shard.read_bytes())
     data[5] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(InputError, match=r"damaged.*--overwrite"):
+    with pytest.raises(InputError, match=r"o: damaged.*remove that folder"):
         open_occupied(str(tmp_path / "o"))(slice(0, 5), slice(0, 3))
