@@ -5,7 +5,7 @@ Nothing here comes from the project's projector, so that images are an oracle fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mrcfile
@@ -36,6 +36,7 @@ class FakeParticles:
     shifts: np.ndarray
     defocus: np.ndarray
     states: np.ndarray
+    bodies: np.ndarray
 
     @property
     def box(self) -> int:
@@ -60,8 +61,12 @@ def fake_particles(
     shares: tuple[float, ...] = (0.6, 0.4),
     seed: int = 0,
     shifted: bool = False,
+    elsewhere: float = 0.0,
 ) -> FakeParticles:
-    """Project states, each without another one of eight bodies, add CTF and white noise."""
+    """Project states, each without another one of eight bodies, add CTF and white noise.
+
+    A share of them, `elsewhere`, lacks the last four bodies, whatever its state.
+    """
     rng = np.random.default_rng(seed)
     bodies = rng.normal(0, box / 9, (8, 3))
     points = bodies[:, None] + rng.normal(0, box / 24, (8, 6, 3))
@@ -80,17 +85,33 @@ def fake_particles(
     ky, kx = np.meshgrid(np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij")
     damp = np.exp(-2 * (np.pi * _BLOB) ** 2 * (kx**2 + ky**2))
     spectra = np.empty((count, box, box // 2 + 1), dtype=complex)
+    also = np.random.default_rng([seed, 1]).random(count) < elsewhere
     for row in range(count):
-        kept = np.delete(points, states[row], axis=0) if states[row] else points
+        missing = [states[row]] * bool(states[row]) + [4, 5, 6, 7] * bool(also[row])
+        kept = np.delete(points, missing, axis=0)
         places = (kept.reshape(-1, 3) @ turns[row].T)[:, :2] - shifts[row] + box // 2
         phase = np.multiply.outer(kx, places[:, 0]) + np.multiply.outer(ky, places[:, 1])
         spectra[row] = np.exp(-2j * np.pi * phase).sum(axis=-1) * damp
-    made = FakeParticles(np.empty((0, box, box)), angles, shifts, defocus, states)
+    made = FakeParticles(np.empty((0, box, box)), angles, shifts, defocus, states, bodies)
     ctf = contrast_transfer(made.parameters(), x=kx.ravel() / PIXEL, y=ky.ravel() / PIXEL)
     images = np.fft.irfft2(spectra * ctf.reshape(spectra.shape), s=(box, box))
     noise = np.sqrt(images.var(axis=(1, 2)).mean() / snr)
     images += rng.normal(0, noise, images.shape)
-    return FakeParticles(images.astype(np.float32), angles, shifts, defocus, states)
+    return replace(made, images=images.astype(np.float32))
+
+
+def perturbed(
+    particles: FakeParticles, *, degrees: float, pixels: float, seed: int
+) -> FakeParticles:
+    """Return particles whose poses are wrong by so much, as root mean squares."""
+    rng = np.random.default_rng(seed)
+    turns = Rotation.from_rotvec(
+        rng.normal(0, np.deg2rad(degrees) / np.sqrt(3), (len(particles), 3))
+    )
+    right = Rotation.from_euler("ZYZ", particles.angles, degrees=True)
+    angles = (right * turns).as_euler("ZYZ", degrees=True)
+    shifts = particles.shifts + rng.normal(0, pixels / np.sqrt(2), particles.shifts.shape)
+    return replace(particles, angles=angles, shifts=shifts)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,9 @@ from emhet_dask.analysis.image_blocks import (
     run_pass,
     spread,
 )
-from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
+from emhet_dask.analysis.projection import SCATTER_OF_SUMS, Complex64, Float32, SliceGrid
 from emhet_dask.analysis.support import Support
+from emhet_dask.analysis.symmetry import symmetrise_columns
 
 __all__ = [
     "ClassSums",
@@ -52,10 +53,9 @@ Float64 = NDArray[np.float64]
 _MOST_OWN = 0.9
 _LEAST_SHARE = 1e-12
 _LEAST_PRIOR = 1e-6
-# Trilinear weights: mean square over mean, (1/3 / 1/2)³, which is the variance of a sum of slices
-# over its weight; and of what is looked up in it, over the weight of a slice in itself (a cubic
+_NO_PRIOR = 1e-30
+# The power of noise that was added up and is looked up again, over what it is in itself (a cubic
 # B-spline: the integral of its square over its middle, cubed).
-_SCATTER_OF_SUMS = 8 / 27
 _SCATTER_OF_LOOK_UP = (151 / 315 / (2 / 3)) ** 3
 
 
@@ -128,6 +128,7 @@ def add_up(
     *,
     grid: SliceGrid,
     noise: Float64,
+    operators: NDArray[np.floating] | None = None,
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
 ) -> ClassSums:
     """Add up what classes are made of, from probabilities.
@@ -140,6 +141,8 @@ def add_up(
     grid : SliceGrid
     noise : array (shell,)
         Variance of the noise of what the sources give; 1 where it is as they say.
+    operators : array (operator, 3, 3), optional
+        Of the point group that every class has.
     compute : callable
         Like `dask.compute`.
     """
@@ -152,7 +155,15 @@ def add_up(
         own=spread(weights, sources),
         compute=compute,
     )
-    return _unpacked(packed, weights, grid)
+    sums = _unpacked(packed, weights, grid)
+    if operators is None or len(operators) == 1:
+        return sums
+    return ClassSums(
+        grid,
+        symmetrise_columns(sums.data, grid, operators),
+        symmetrise_columns(sums.weight, grid, operators),
+        sums.shares,
+    )
 
 
 def classes_of(sums: ClassSums, prior: Float64, *, support: Support | None = None) -> Classes:
@@ -184,7 +195,7 @@ def next_prior(sums: ClassSums) -> Float64:
     shell = grid.voxel_shell[inside]
     weight = np.maximum(sums.weight[inside], 1e-20)
     seen = weight > 1e-3 * weight.mean()
-    power = np.where(seen, np.square(np.abs(sums.data[inside])) / weight - _SCATTER_OF_SUMS, 0.0)
+    power = np.where(seen, np.square(np.abs(sums.data[inside])) / weight - SCATTER_OF_SUMS, 0.0)
     signal = np.bincount(shell, weights=power.sum(axis=1), minlength=grid.radius + 1)
     total = np.bincount(
         shell, weights=np.where(seen, weight, 0.0).sum(axis=1), minlength=grid.radius + 1
@@ -333,7 +344,8 @@ def _unpacked(packed: Float32, weights: Float32, grid: SliceGrid) -> ClassSums:
 
 
 def _prior_weight(grid: SliceGrid, prior: Float64) -> Float32:
-    floor = np.maximum(prior, _LEAST_PRIOR * float(np.max(prior)))
+    # Classes that differ nowhere by more than noise have no variance at all.
+    floor = np.maximum(prior, max(_LEAST_PRIOR * float(np.max(prior)), _NO_PRIOR))
     # A padded voxel has so many times fewer slices than one of the box.
     floor = floor * grid.padding**3
     return (1.0 / floor)[np.minimum(grid.voxel_shell, grid.radius)].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What all particles have in common: their consensus map at given poses, and the noise."""
+"""What all particles have in common: their consensus map at given poses, noise and amplitudes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from emhet_dask.analysis.gridding import hermitian_sums, shell_mean
 from emhet_dask.analysis.image_blocks import BlockSource, ImageBlock, run_pass
-from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
+from emhet_dask.analysis.projection import SCATTER_OF_SUMS, Complex64, Float32, SliceGrid
 from emhet_dask.analysis.support import sphere, support_of
+from emhet_dask.analysis.symmetry import symmetrise
 
-__all__ = ["consensus_and_noise"]
+__all__ = ["consensus_and_noise", "group_scales"]
 
 Float64 = NDArray[np.float64]
 
-# Mean square of trilinear weights over their mean; see `emhet_dask.analysis.classification`.
-_SCATTER_OF_SUMS = 8 / 27
+# Factors of amplitude are kept within these multiples of the middle one, as RELION does.
+_LEAST_SCALE, _MOST_SCALE = 0.2, 5.0
 
 
 def consensus_and_noise(
@@ -28,6 +29,7 @@ def consensus_and_noise(
     *,
     n_groups: int,
     grid: SliceGrid,
+    operators: NDArray[np.floating] | None = None,
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
 ) -> tuple[Complex64, Float32, Float64]:
     """Reconstruct all particles together, and measure what that leaves of the images.
@@ -42,6 +44,8 @@ def consensus_and_noise(
         Of each block, from 0.
     n_groups : int
     grid : SliceGrid
+    operators : array (operator, 3, 3), optional
+        Of the point group that the map has.
     compute : callable
         Like `dask.compute`.
 
@@ -62,6 +66,8 @@ def consensus_and_noise(
         compute=compute,
     )
     data, weight = hermitian_sums(data, weight, grid)
+    if operators is not None and len(operators) > 1:
+        data, weight = symmetrise(data, weight, grid, operators)
     pixels = counts.astype(np.float64)[:, None] * np.bincount(grid.shell, minlength=grid.radius + 1)
     variance = power / np.maximum(pixels, 1)
     mean = _pooled(variance, counts)
@@ -84,6 +90,64 @@ def consensus_and_noise(
         (weight / mean[shell]).astype(np.float32),
         np.sqrt(variance),
     )
+
+
+def group_scales(
+    sources: Sequence[BlockSource],
+    groups: Sequence[NDArray[np.int64]],
+    volume: Complex64,
+    noise: Float64,
+    *,
+    grid: SliceGrid,
+    compute: Callable[..., tuple[Any, ...]] = dask.compute,
+) -> Float64:
+    """Return by how much the images of each group are stronger than the map says.
+
+    Least squares, over the noise, of images against the map's: ``Σ Re(y* m) / Σ |m|²`` (Scheres
+    2012, as RELION's ``--scale``), over the mean of all particles and kept between a fifth and five
+    times of the middle one.
+
+    Parameters
+    ----------
+    sources : sequence of BlockSource
+        Of the images as they are.
+    groups : sequence of array (particle,)
+        Of each block, from 0.
+    volume : array (voxel,)
+        Transform of the map.
+    noise : array (group, shell)
+        Amplitude.
+    grid : SliceGrid
+    compute : callable
+        Like `dask.compute`.
+
+    Returns
+    -------
+    ndarray of float64 (group,)
+        1 for a group without particles.
+    """
+    (products, powers, counts), _ = run_pass(
+        sources, _products_of_block, volume, noise, radius=grid.radius, own=groups, compute=compute
+    )
+    seen = counts > 0
+    found = np.ones(len(counts))
+    found[seen] = products[seen] / np.maximum(powers[seen], 1e-30)
+    middle = float(np.median(found[seen]))
+    found[seen] = np.clip(found[seen], _LEAST_SCALE * middle, _MOST_SCALE * middle)
+    found[seen] /= np.average(found[seen], weights=counts[seen])
+    return found
+
+
+def _products_of_block(
+    block: ImageBlock, groups: NDArray[np.int64], volume: Complex64, noise: Float64
+) -> tuple[tuple[Float64, Float64, NDArray[np.int64]], tuple[()]]:
+    seen = block.predict(volume[:, None])[..., 0]
+    shell = block.grid.shell
+    precision = np.where(shell > 0, 1.0 / np.square(noise[groups])[:, shell], 0.0)
+    product = (precision * (block.slices.conj() * seen).real).sum(axis=1)
+    power = (precision * np.square(np.abs(seen))).sum(axis=1)
+    owned = np.eye(len(noise))[:, groups]
+    return (owned @ product, owned @ power, np.bincount(groups, minlength=len(noise))), ()
 
 
 def _sums_of_block(
@@ -124,7 +188,7 @@ def _regularised(data: Complex64, weight: Float32, noise: Float64, grid: SliceGr
     shell = np.minimum(grid.voxel_shell, grid.radius)
     sigma2 = noise[shell].astype(np.float32)
     power = np.zeros_like(weight)
-    power[seen] = np.square(np.abs(data[seen])) / weight[seen] - _SCATTER_OF_SUMS * sigma2[seen]
+    power[seen] = np.square(np.abs(data[seen])) / weight[seen] - SCATTER_OF_SUMS * sigma2[seen]
     signal = shell_mean(power, grid)
     total = shell_mean(np.where(seen, weight, 0), grid)
     tau2 = np.maximum(signal / np.maximum(total, 1e-20), 1e-6 * np.max(signal / total.max()))

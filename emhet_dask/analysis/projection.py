@@ -27,6 +27,7 @@ from scipy.spatial.transform import Rotation
 from emhet_dask.errors import InputError
 
 __all__ = [
+    "SCATTER_OF_SUMS",
     "SliceGrid",
     "SliceOperator",
     "image_transforms",
@@ -43,6 +44,9 @@ __all__ = [
 Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
 
+# Mean square of trilinear weights over their mean, (1/3 / 1/2)³: the variance of a sum of slices
+# over the sum of their weights, for noise of variance 1.
+SCATTER_OF_SUMS = 8 / 27
 _CORNERS = [(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
 # Of each entry of the matrix: a position and a weight, and as much again while it is made.
 _BYTES_PER_ENTRY = 16

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from emhet_dask.analysis.image_blocks import BlockSource
 from emhet_dask.analysis.mixture import Mixture, fit_mixtures, posteriors
 from emhet_dask.analysis.projection import Float32, SliceGrid
-from emhet_dask.analysis.subspace import Evidence, Subspace, fit_subspace, held_out
+from emhet_dask.analysis.subspace import Bounds, Evidence, Subspace, fit_subspace, held_out
 
 __all__ = ["HalfFit", "Start", "find_start"]
 
@@ -31,6 +31,7 @@ _LEAST_EXCESS = 8.0
 _FEWEST_COMPONENTS = 2
 # Standard errors by which one class more has to be likelier.
 _LEAST_GAIN = 3.0
+_FREE = Bounds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,7 @@ def find_start(
     n_components: int,
     restarts: int,
     seed: int,
+    bounds: Bounds = _FREE,
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
 ) -> Start:
     """Find classes to begin with.
@@ -106,6 +108,7 @@ def find_start(
     restarts : int
         Random starts of each number of classes.
     seed : int
+    bounds : Bounds
     compute : callable
         Like `dask.compute`.
     """
@@ -116,6 +119,7 @@ def find_start(
             grid=grid,
             n_components=n_components,
             iterations=_ITERATIONS,
+            bounds=bounds,
             seed=seed + number,
             compute=compute,
         )

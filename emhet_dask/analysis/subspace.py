@@ -30,13 +30,31 @@ from emhet_dask.analysis.image_blocks import (
     spread,
 )
 from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
+from emhet_dask.analysis.support import Support
+from emhet_dask.analysis.symmetry import symmetrise_columns
 
-__all__ = ["Evidence", "Subspace", "fit_subspace", "held_out", "image_evidence"]
+__all__ = ["Bounds", "Evidence", "Subspace", "fit_subspace", "held_out", "image_evidence"]
 
 Float64 = NDArray[np.float64]
 
 # No shell's prior variance is below this part of the strongest.
 _LEAST_PRIOR = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What all maps of differences are bound to.
+
+    Attributes
+    ----------
+    support : Support or None
+        Where in the box particles may differ.
+    operators : ndarray (operator, 3, 3) or None
+        Of the point group that the maps have.
+    """
+
+    support: Support | None = None
+    operators: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +105,9 @@ class Subspace:
     evidence: Evidence
 
 
+_FREE = Bounds()
+
+
 def fit_subspace(
     sources: Sequence[BlockSource],
     prior: Float64,
@@ -95,6 +116,7 @@ def fit_subspace(
     n_components: int,
     iterations: int,
     latents: Float32 | None = None,
+    bounds: Bounds = _FREE,
     seed: int = 0,
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
 ) -> Subspace:
@@ -112,6 +134,7 @@ def fit_subspace(
         Each is one pass over the images, as is the evidence at the end.
     latents : array (particle, component), optional
         Coefficients to begin with; random by default.
+    bounds : Bounds
     seed : int
     compute : callable
         Like `dask.compute`.
@@ -135,7 +158,7 @@ def fit_subspace(
     )
     turn = np.eye(n_components)
     for _ in range(iterations):
-        components, _ = _solve(sums, weight, grid)
+        components, _ = _solve(sums, weight, grid, bounds)
         sums, (mean, covariance) = run_pass(
             sources,
             _expect_and_sum,
@@ -147,7 +170,7 @@ def fit_subspace(
         back = np.linalg.inv(turn).astype(np.float32)
         mean = mean @ back.T
         sums = _turned(sums, back)
-    components, inverse = _solve(sums, weight, grid)
+    components, inverse = _solve(sums, weight, grid, bounds)
     covariance = np.einsum("ab,nbc,dc->nad", back, covariance, back)
     (), (precision, pull) = run_pass(
         sources,
@@ -279,7 +302,12 @@ def _evidence_of_block(
 # All blocks ---------------------------------------------------------------------------------------
 
 
-def _solve(sums: tuple[Any, ...], weight: Float32, grid: SliceGrid) -> tuple[Complex64, Float32]:
+def _solve(
+    sums: tuple[Any, ...],
+    weight: Float32,
+    grid: SliceGrid,
+    bounds: Bounds,
+) -> tuple[Complex64, Float32]:
     """Solve for the components voxel by voxel.
 
     Returns
@@ -294,6 +322,9 @@ def _solve(sums: tuple[Any, ...], weight: Float32, grid: SliceGrid) -> tuple[Com
     values = np.empty((len(data), q), dtype=np.complex64)
     values.real, values.imag = data[:, :q], data[:, q:]
     values, second = complete_plane(values, grid), complete_plane(second.copy(), grid)
+    if bounds.operators is not None and len(bounds.operators) > 1:
+        values = symmetrise_columns(values, grid, bounds.operators)
+        second = symmetrise_columns(second, grid, bounds.operators)
     inside = np.flatnonzero(grid.voxel_radius <= grid.radius + 1)
     matrix = np.empty((len(inside), q, q), dtype=np.float32)
     matrix[:, rows, columns] = second[inside]
@@ -304,6 +335,10 @@ def _solve(sums: tuple[Any, ...], weight: Float32, grid: SliceGrid) -> tuple[Com
     components[inside] = np.einsum("vab,vb->va", inverse, values[inside])
     packed = np.zeros((len(data), len(rows)), dtype=np.float32)
     packed[inside] = inverse[:, rows, columns]
+    if bounds.support is not None:
+        # What is left of the noise inside is left of an image's part in it, too.
+        components = bounds.support.keep(components)
+        packed *= np.float32(bounds.support.share)
     return components, packed
 
 

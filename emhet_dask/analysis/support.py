@@ -22,7 +22,7 @@ from emhet_dask.analysis.projection import (
     interpolation_dimming,
 )
 
-__all__ = ["Support", "disc", "map_of", "sphere", "support_of"]
+__all__ = ["Support", "disc", "filled_with_noise", "map_of", "sphere", "support_of"]
 
 _EDGE_PIXELS = 4.0
 
@@ -124,6 +124,31 @@ def disc(box: int, *, diameter: float, shifts: ArrayLike) -> Float32:
     across = np.square(axis + by[:, 0, None])[:, None, :]
     distance = np.sqrt(across + np.square(axis + by[:, 1, None])[:, :, None])
     return _edge(distance, diameter)
+
+
+def filled_with_noise(images: Float32, inside: Float32, random: np.random.Generator) -> Float32:
+    """Return images (particle, y, x) with noise in place of what is outside.
+
+    Parameters
+    ----------
+    images : array (particle, y, x)
+        Of one kind of noise, which is measured outside.
+    inside : array (particle, y, x)
+        From `disc`.
+    random : numpy.random.Generator
+    """
+    box = images.shape[-1]
+    outside = 1.0 - inside
+    share = float(np.square(outside).mean())
+    level = float((images * outside).sum(dtype=np.float64) / outside.sum(dtype=np.float64))
+    spectrum = np.square(np.abs(fft.rfft2((images - level) * outside))).mean(axis=0) / share
+    y, x = fft.fftfreq(box, 1 / box)[:, None], np.arange(box // 2 + 1)
+    shell = np.rint(np.hypot(y, x)).astype(np.int64)
+    means = np.bincount(shell.ravel(), spectrum.ravel()) / np.bincount(shell.ravel())
+    white = fft.rfft2(random.standard_normal(images.shape, dtype=np.float32))
+    white *= np.sqrt(means[shell] / box**2).astype(np.float32)
+    noise = fft.irfft2(white, s=(box, box)) + np.float32(level)
+    return np.asarray(images * inside + noise * outside, dtype=np.float32)
 
 
 def _edge(distance: Float32, diameter: float) -> Float32:

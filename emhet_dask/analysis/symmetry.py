@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 from scipy.spatial.transform import Rotation
 
 from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
 from emhet_dask.errors import InputError
 
-__all__ = ["symmetrise", "symmetry_operators"]
+__all__ = ["symmetrise", "symmetrise_columns", "symmetry_operators"]
 
 # Axes that generate a group: fold and direction (x, y, z), of RELION's settings. I is I2.
 _GOLDEN = (1.0 + np.sqrt(5.0)) / 2.0
@@ -27,6 +28,8 @@ _AXES: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
 _MOST_FOLD = 100
 _SAME = 1e-6
 _ON_PLANE = 1e-4
+# Voxels that are looked up at a time.
+_SLAB_VOXELS = 1 << 16
 
 
 def symmetry_operators(group: str) -> NDArray[np.float64]:
@@ -117,15 +120,70 @@ def symmetrise(
     return total.reshape(-1), heavy.reshape(-1)
 
 
+def symmetrise_columns(
+    values: NDArray[Any], grid: SliceGrid, operators: NDArray[np.floating]
+) -> NDArray[Any]:
+    """Add up many sums over the operators of a group, as `symmetrise` does two.
+
+    Parameters
+    ----------
+    values : ndarray of complex64 or float32 (voxel, column)
+        Completed along ``x = 0``.
+    grid : SliceGrid
+    operators : array (operator, 3, 3)
+
+    Returns
+    -------
+    ndarray, as `values`
+    """
+    dense = np.ascontiguousarray(values)
+    total = dense.copy()
+    reach = grid.reach
+    inside = np.flatnonzero(grid.voxel_radius * grid.padding <= reach - 1)
+    turns = [turn for turn in operators if np.abs(turn - np.eye(3)).max() >= _SAME]
+    for at in range(0, len(inside), _SLAB_VOXELS):
+        rows = inside[at : at + _SLAB_VOXELS]
+        z, y, x = np.unravel_index(rows, grid.shape)
+        middle = np.stack([x, y - reach, z - reach]).astype(np.float32)
+        for turn in turns:
+            weights, mate = _look_up_matrix(np.asarray(turn, np.float32) @ middle, grid)
+            found = (weights @ dense.view(np.float32)).view(dense.dtype)
+            if np.iscomplexobj(found):
+                np.negative(found.imag, out=found.imag, where=mate[:, None])
+            total[rows] += found
+    return total
+
+
+def _look_up_matrix(place: Float32, grid: SliceGrid) -> tuple[Any, NDArray[np.bool_]]:
+    """Return trilinear weights (point, voxel) of places (x y z, point), and where mates are."""
+    mate = place[0] < 0
+    place = _snapped(np.where(mate, -place, place))
+    lower = np.floor(place)
+    part = place - lower
+    corner = lower.astype(np.int64) + np.array([0, grid.reach, grid.reach])[:, None]
+    values, columns = [], []
+    for corners in np.ndindex(2, 2, 2):
+        weight = np.prod([part[i] if c else 1 - part[i] for i, c in enumerate(corners)], axis=0)
+        spot = [np.minimum(corner[i] + c, grid.shape[2 - i] - 1) for i, c in enumerate(corners)]
+        values.append(weight)
+        columns.append(np.ravel_multi_index(tuple(spot[::-1]), grid.shape))
+    starts = np.arange(0, 8 * place.shape[1] + 1, 8)
+    flat = np.stack(values, axis=1).ravel(), np.stack(columns, axis=1).ravel(), starts
+    return sparse.csr_array(flat, shape=(place.shape[1], grid.n_voxels)), mate
+
+
+def _snapped(place: Float32) -> Float32:
+    """Return places; those on a plane of the grid that rounding has put beside it are on it."""
+    nearest = np.rint(place)
+    return np.where(np.abs(place - nearest) < _ON_PLANE, nearest, place)
+
+
 def _look_up(
     source: Complex64, mass: Float32, place: Float32, reach: int
 ) -> tuple[Complex64, Float32]:
     """Interpolate at places (x y z, point); of the half that is not stored, the conjugate."""
     mate = place[0] < 0
-    place = np.where(mate, -place, place)
-    # Places on a plane of the grid that rounding has put beside it.
-    nearest = np.rint(place)
-    place = np.where(np.abs(place - nearest) < _ON_PLANE, nearest, place)
+    place = _snapped(np.where(mate, -place, place))
     at = place[::-1] + np.array([reach, reach, 0], dtype=np.float32)[:, None]
     found = ndimage.map_coordinates(source, at, order=1, prefilter=False)
     much = ndimage.map_coordinates(mass, at, order=1, prefilter=False)

@@ -81,7 +81,15 @@ class IterationFacts:
     mask : str or None
     groups : sequence of str
         Names of the groups of images.
-    group_sizes : ndarray (group,)
+    group : ndarray of int (particle,)
+        Number of each particle's group, from 1.
+    scale : ndarray (group,)
+        Amplitude of each group's images.
+    symmetry : str
+    ctf_corrected : bool
+    scale_corrected : bool
+    moved : tuple of float or None
+        Degrees and Å by which poses changed, where they were searched.
     """
 
     number: int
@@ -101,7 +109,12 @@ class IterationFacts:
     zero_mask: bool
     mask: str | None
     groups: Sequence[str]
-    group_sizes: np.ndarray
+    group: np.ndarray
+    scale: np.ndarray
+    symmetry: str
+    ctf_corrected: bool
+    scale_corrected: bool
+    moved: tuple[float, float] | None = None
 
 
 def iteration_stem(number: int) -> str:
@@ -137,7 +150,7 @@ def write_iteration(
     """
     stem = iteration_stem(facts.number)
     particles = table.particles.assign(
-        rlnGroupNumber=table.particles.get("rlnGroupNumber", np.ones(len(facts.labels), int)),
+        rlnGroupNumber=facts.group,
         rlnClassNumber=facts.labels,
         rlnLogLikeliContribution=np.round(facts.log_likelihood, 6),
         rlnMaxValueProbDistribution=np.round(facts.pmax, 6),
@@ -148,7 +161,7 @@ def write_iteration(
     write_star(folder / f"{stem}_model.star", _model(name, facts, spectra), version=version)
     write_star(
         folder / f"{stem}_sampling.star",
-        {"sampling_general": {"rlnIs3DSampling": 1, "rlnSymmetryGroup": "C1"}},
+        {"sampling_general": {"rlnIs3DSampling": 1, "rlnSymmetryGroup": facts.symmetry}},
         version=version,
     )
     write_star(folder / f"{stem}_optimiser.star", _optimiser(name, facts), version=version)
@@ -210,8 +223,8 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
         {
             "rlnGroupNumber": np.arange(1, len(facts.groups) + 1),
             "rlnGroupName": list(facts.groups),
-            "rlnGroupNrParticles": facts.group_sizes,
-            "rlnGroupScaleCorrection": np.ones(len(facts.groups)),
+            "rlnGroupNrParticles": np.bincount(facts.group - 1, minlength=len(facts.groups)),
+            "rlnGroupScaleCorrection": np.round(facts.scale, 6),
         }
     )
     for number, noise in enumerate(spectra.noise, start=1):
@@ -227,6 +240,7 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
 
 def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
     stem = f"{name}/{iteration_stem(facts.number)}"
+    moved = (0.0, 0.0) if facts.moved is None else facts.moved
     general = {
         "rlnOutputRootName": f"{name}/run",
         "rlnModelStarFile": f"{stem}_model.star",
@@ -240,16 +254,16 @@ def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
         "rlnWidthMaskEdge": 4,
         "rlnDoZeroMask": int(facts.zero_mask),
         "rlnSolventMaskName": facts.mask or "None",
-        "rlnDoSkipAlign": 1,
+        "rlnDoSkipAlign": int(facts.moved is None),
         "rlnDoSkipRotate": 0,
         "rlnOverallAccuracyRotations": _NONE,
         "rlnOverallAccuracyTranslationsAngst": _NONE,
-        "rlnChangesOptimalOrientations": 0.0,
-        "rlnChangesOptimalOffsets": 0.0,
+        "rlnChangesOptimalOrientations": round(moved[0], 6),
+        "rlnChangesOptimalOffsets": round(moved[1], 6),
         "rlnChangesOptimalClasses": round(facts.changed, 9),
         "rlnDoCorrectNorm": 0,
-        "rlnDoCorrectScale": 0,
-        "rlnDoCorrectCtf": 1,
+        "rlnDoCorrectScale": int(facts.scale_corrected),
+        "rlnDoCorrectCtf": int(facts.ctf_corrected),
         "rlnHasConverged": 0,
     }
     return {"optimiser_general": general}

@@ -42,8 +42,9 @@ class Class3DRun(Run):
     ref: tuple[str, ...] | None = option(
         None,
         help=(
-            "One map to check poses and hand against, or a map per class to begin with. By default "
-            "the consensus at the given poses and states that halves of the particles agree on."
+            "One map to check poses and hand against, or a map per class to begin with, resampled "
+            "to the images. By default the consensus at the given poses and states that halves of "
+            "the particles agree on."
         ),
         kind=kinds.path(expected="an MRC file"),
         many=True,
@@ -71,10 +72,63 @@ class Class3DRun(Run):
         help="Fill images outside the particle with zeros; by default they stay as they are.",
         kind=kinds.flag(),
     )
+    noise_mask: bool = option(
+        False,
+        help="Fill them with noise of their own spectrum, as RELION does without --zero-mask.",
+        kind=kinds.flag(),
+    )
     mask: str | None = option(
         None,
         help="MRC file: classes differ nowhere else (focused classification).",
         kind=kinds.path(expected="an MRC file"),
+    )
+    subtract: bool = option(
+        False,
+        help=(
+            "Take what the consensus has outside --mask off the images; maps are then of what is "
+            "inside."
+        ),
+        kind=kinds.flag(),
+    )
+    symmetry: str = option(
+        "C1",
+        help="Point group of all classes: C1, C4, D2, T, O, I (I2), I1 to I4, as in RELION.",
+        kind=kinds.text(expected="a point group such as D2"),
+    )
+    no_ctf: bool = option(False, help="Take the images as they are.", kind=kinds.flag())
+    ctf_intact_first_peak: bool = option(
+        False, help="Leave the CTF out up to its first peak.", kind=kinds.flag()
+    )
+    firstiter_cc: bool = option(
+        False,
+        help=(
+            "Give images at first to the map of --ref that they correlate with best, on whatever "
+            "grey scales the maps are."
+        ),
+        kind=kinds.flag(),
+    )
+    groups: str = option(
+        "optics",
+        help="Images that share a spectrum of noise: those of an optics group or of a micrograph.",
+        kind=kinds.choice("optics", "micrograph"),
+    )
+    scale: bool = option(
+        False,
+        help="Correct the amplitude of each of --groups by one factor, as RELION's --scale.",
+        kind=kinds.flag(),
+    )
+    local_search: float | None = option(
+        None,
+        help=(
+            "Look for better poses within so many degrees of the given ones, and within "
+            "--offset-range, before classes are looked for and after every iteration."
+        ),
+        kind=kinds.number(minimum=0.1, maximum=30),
+    )
+    offset_range: float = option(
+        3.0,
+        help="How far, in pixels, --local-search may move images.",
+        kind=kinds.number(minimum=0.1),
     )
     ini_high: float | None = option(
         None,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from emhet_dask.analysis.local_search import SearchRange
 from emhet_dask.analysis.support import sphere
+from emhet_dask.analysis.symmetry import symmetry_operators
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.formats.particle_images import ParticleImages, open_images
@@ -15,14 +18,22 @@ from emhet_dask.formats.star import read_particles
 from emhet_dask.options import command
 from emhet_dask.options.class3d_run import Class3DRun
 from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file
-from emhet_dask.workflows.stages.class_run_images import consensus_stage, images_stage
+from emhet_dask.workflows.stages.class_run_blocks import Particles
+from emhet_dask.workflows.stages.class_run_images import (
+    Filling,
+    consensus_stage,
+    group_images,
+    images_stage,
+)
 from emhet_dask.workflows.stages.class_run_iterations import (
     IterationOptions,
     State,
     iteration_stages,
 )
 from emhet_dask.workflows.stages.class_run_page import run_report_stage
+from emhet_dask.workflows.stages.class_run_poses import Search, poses_of, poses_stage
 from emhet_dask.workflows.stages.class_run_start import read_references, start_stage
+from emhet_dask.workflows.stages.class_run_subtract import subtracted_stage
 from emhet_dask.workflows.stages.class_summary_jobs import open_jobs
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables, tables_stage
 
@@ -89,15 +100,16 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
         references or mask do not fit, or the output holds results of other particles.
     """
     table = read_particles(options.particles)
-    images = open_images(table, root=options.root)
+    images = open_images(table, root=options.root, with_ctf=not options.no_ctf)
     if len(images) < _FEWEST_PARTICLES:
         raise InputError(
             f"{options.particles}: has {len(images)} particles, expected at least "
             f"{_FEWEST_PARTICLES}"
         )
     extent = images.box * images.pixel_size_angstrom
-    paths = options.ref or ()
-    references = read_references(paths, box=images.box, pixel_size=images.pixel_size_angstrom)
+    references = read_references(
+        options.ref or (), box=images.box, pixel_size=images.pixel_size_angstrom
+    )
     if len(references) > 1 and options.k not in (4, len(references)):
         raise InputError(
             f"--k: {options.k} classes, but {len(references)} maps with --ref; expected one, or as "
@@ -108,7 +120,10 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
         raise InputError(
             f"--particle-diameter: {diameter:g} Å, but the images are {extent:g} Å wide"
         )
+    _refuse_together(options, len(references))
     mask = _mask(options.mask, images, diameter)
+    operators = symmetry_operators(options.symmetry)
+    names, groups = group_images(table, images, options.groups)
     first, most = _radii(options, images)
     progress = Progress(quiet=options.quiet)
     with (
@@ -127,7 +142,17 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
                 "tau2_fudge",
                 "particle_diameter",
                 "zero_mask",
+                "noise_mask",
                 "mask",
+                "subtract",
+                "symmetry",
+                "no_ctf",
+                "ctf_intact_first_peak",
+                "firstiter_cc",
+                "groups",
+                "scale",
+                "local_search",
+                "offset_range",
                 "ini_high",
                 "limit_resolution",
                 "components",
@@ -140,22 +165,59 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
         connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
     ):
         results.client = client
-        where = {"results": results, "client": client, "progress": progress}
-        path = images_stage(
-            images,
-            zero_outside_pixels=(
-                diameter / images.pixel_size_angstrom if options.zero_mask else None
-            ),
-            **where,
+        where: dict[str, Any] = {"results": results, "client": client, "progress": progress}
+        filling = None
+        if options.zero_mask or options.noise_mask:
+            filling = Filling(
+                diameter / images.pixel_size_angstrom, options.noise_mask, options.seed
+            )
+        path, key = images_stage(images, filling=filling, **where)
+        particles = Particles(
+            path=str(path),
+            key=key,
+            images=images,
+            centred=images.shifts,
+            groups=groups,
+            names=names,
+            scale=np.ones(len(names)),
+            intact_first_peak=options.ctf_intact_first_peak,
         )
-        common = consensus_stage(path, images, **where)
+        imaging: dict[str, Any] = {
+            "operators": operators,
+            "correct_scale": options.scale,
+            "parameters": options.parameters(
+                "symmetry", "no_ctf", "ctf_intact_first_peak", "groups", "scale"
+            ),
+        }
+        transforms, whole = "images", None
+        if options.subtract and options.mask is not None:
+            whole = consensus_stage(particles, name="whole", **imaging, **where)
+            mask_key = str(fingerprint_file(options.mask))
+            particles = subtracted_stage(whole, mask, mask_key=mask_key, **where)
+            transforms = "subtracted"
+        search = None
+        if options.local_search is not None:
+            search = Search(
+                poses_of(particles), SearchRange(options.local_search, options.offset_range)
+            )
+            particles = poses_stage(
+                particles, search, radius=first, most_radius=most, imaging=imaging, **where
+            )
+            transforms = "poses"
+        common = consensus_stage(particles, after=transforms, **imaging, **where)
+        if whole is not None:
+            common = replace(common, whole=whole.transform)
         start = start_stage(
             common,
             k=options.k,
             references=references,
-            reference_paths=paths,
             radius=first,
-            parameters=options.parameters("components", "restarts", "seed"),
+            mask=None if options.mask is None else mask,
+            operators=operators,
+            parameters={
+                **options.parameters("components", "restarts", "seed", "firstiter_cc"),
+                "mask": options.mask and fingerprint_file(options.mask),
+            },
             **where,
         )
         used = start.posteriors.shape[1]
@@ -187,9 +249,13 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
                 },
                 particle_diameter_angstrom=diameter,
                 zero_mask=options.zero_mask,
+                symmetry=options.symmetry.upper(),
+                operators=operators,
+                correct_scale=options.scale,
                 mask_name=options.mask,
                 seed=options.seed,
                 job=_job_name(options.output),
+                search=search,
             ),
             **where,
         )
@@ -200,6 +266,25 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
     return ClassificationRun(
         Path(options.output), state.posteriors, start.n_supported, state.settled, tables, headline
     )
+
+
+def _refuse_together(options: Class3DRun, n_references: int) -> None:
+    """Refuse options that contradict each other, or have no effect."""
+    if options.zero_mask and options.noise_mask:
+        raise InputError("--zero-mask and --noise-mask: expected one of them")
+    if options.subtract and options.mask is None:
+        raise InputError("--subtract: expected --mask, around what is to be left")
+    if options.no_ctf and options.ctf_intact_first_peak:
+        raise InputError("--no-ctf and --ctf-intact-first-peak: expected one of them")
+    if options.subtract and options.local_search is not None:
+        raise InputError(
+            "--subtract and --local-search: expected one of them; what is subtracted depends on "
+            "the poses, so search first, and subtract in a run on what that wrote"
+        )
+    if options.firstiter_cc and n_references < 2:
+        raise InputError(
+            f"--firstiter-cc: expected a map per class with --ref, got {n_references or 'none'}"
+        )
 
 
 def _radii(options: Class3DRun, images: ParticleImages) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emhet_dask.analysis.projection import interpolation_dimming, plan_slices, volume_transform
-from emhet_dask.analysis.support import disc, map_of, sphere, support_of
+from emhet_dask.analysis.support import disc, filled_with_noise, map_of, sphere, support_of
 
 BOX = 32
 
@@ -72,3 +72,21 @@ def test_sphere_and_disc_have_soft_edges(diameter):
     np.testing.assert_allclose(shifted[0], ball[16], atol=1e-6)
     # A particle that has to be moved by +3 along x is 3 to the left.
     np.testing.assert_allclose(shifted[1], np.roll(shifted[0], (2, -3), axis=(0, 1)), atol=1e-6)
+
+
+def test_noise_that_fills_is_like_what_was_there():
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(BOX)[:, None], np.fft.rfftfreq(BOX))
+    coloured = np.fft.rfft2(rng.normal(size=(300, BOX, BOX))) * np.exp(-4 * frequency)
+    images = np.fft.irfft2(coloured, s=(BOX, BOX)).astype(np.float32)
+    inside = disc(BOX, diameter=20, shifts=np.zeros((300, 2)))
+    found = filled_with_noise(images, inside, np.random.default_rng(1))
+    np.testing.assert_allclose(found[:, 15:17, 15:17], images[:, 15:17, 15:17], atol=1e-5)
+    corner = (slice(None), slice(0, 5), slice(0, 5))
+    assert abs(np.corrcoef(found[corner].ravel(), images[corner].ravel())[0, 1]) < 0.05
+    for each in (found, images):
+        neighbours = np.corrcoef(each[:, 0, 0], each[:, 0, 1])[0, 1]
+        assert neighbours == pytest.approx(
+            np.corrcoef(images[:, 1:5, :4].ravel(), images[:, 1:5, 1:5].ravel())[0, 1], abs=0.15
+        )
+    np.testing.assert_allclose(found[corner].std(), images[corner].std(), rtol=0.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emhet_dask.analysis.projection import plan_slices, volume_transform
-from emhet_dask.analysis.symmetry import symmetrise, symmetry_operators
+from emhet_dask.analysis.symmetry import symmetrise, symmetrise_columns, symmetry_operators
 from emhet_dask.errors import InputError
 
 ORDERS = {"C1": 1, "C5": 5, "D2": 4, "D7": 14, "T": 12, "O": 24, "I": 60, "I1": 60, "I3": 60}
@@ -81,3 +81,18 @@ def test_a_ball_has_every_symmetry():
         found[inside], 24 * data[inside], atol=0.02 * np.abs(24 * data).max()
     )
     np.testing.assert_allclose(heavy[inside], 24, rtol=1e-4)
+
+
+@pytest.mark.parametrize("group", ["C1", "C3", "D2", "T", "I"])
+def test_many_sums_at_a_time_are_the_same(group):
+    grid = plan_slices(16, radius=5)
+    rng = np.random.default_rng(1)
+    data = np.stack([volume_transform(rng.standard_normal((16,) * 3), grid) for _ in range(3)], 1)
+    weight = rng.uniform(1, 2, (grid.n_voxels, 3)).astype(np.float32)
+    operators = symmetry_operators(group)
+    found = symmetrise_columns(data, grid, operators), symmetrise_columns(weight, grid, operators)
+    for column in range(3):
+        expected = symmetrise(data[:, column], weight[:, column], grid, operators)
+        scale = np.abs(expected[0]).max()
+        np.testing.assert_allclose(found[0][:, column], expected[0], atol=1e-5 * scale)
+        np.testing.assert_allclose(found[1][:, column], expected[1], rtol=1e-5)

@@ -38,7 +38,11 @@ FACTS = IterationFacts(
     zero_mask=False,
     mask=None,
     groups=("optics_1",),
-    group_sizes=np.array([4]),
+    group=np.ones(4, dtype=int),
+    scale=np.ones(1),
+    symmetry="D2",
+    ctf_corrected=True,
+    scale_corrected=False,
 )
 
 
@@ -82,7 +86,7 @@ def test_what_is_written_is_read(tmp_path, table, spectra):
     assert not state.aligned
     assert state.n_planned == 25
     assert state.particle_diameter_angstrom == 50.0
-    assert read_symmetry(tmp_path / "run_it007_sampling.star") == "C1"
+    assert read_symmetry(tmp_path / "run_it007_sampling.star") == "D2"
     particles = read_particles(tmp_path / "run_it007_data.star")
     assert particles.particles["rlnClassNumber"].tolist() == [1, 1, 2, 1]
     assert particles.particles["rlnMaxValueProbDistribution"].tolist() == [1.0, 0.9, 0.8, 0.7]
@@ -105,7 +109,8 @@ def test_columns_of_an_earlier_classification_are_replaced(tmp_path, table, spec
     write_iteration(tmp_path, "job", dataclasses.replace(table, particles=earlier), FACTS, spectra)
     particles = read_particles(tmp_path / "run_it007_data.star").particles
     assert particles["rlnClassNumber"].tolist() == [1, 1, 2, 1]
-    assert particles["rlnGroupNumber"].tolist() == [1, 2, 2, 1]
+    # Which are numbers of the model's groups.
+    assert particles["rlnGroupNumber"].tolist() == [1, 1, 1, 1]
 
 
 def test_resolution_of_all_signal_and_of_none(spectra):

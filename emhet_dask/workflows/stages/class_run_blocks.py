@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,11 +18,20 @@ from emhet_dask.analysis.projection import (
     particles_per_operator,
     plan_slices,
     pose_matrices,
+    shift_ramps,
     slice_operator,
 )
 from emhet_dask.formats.particle_images import ParticleImages
 
-__all__ = ["Consensus", "StoredBlock", "block_rows", "cut_blocks", "halves_of", "radial_order"]
+__all__ = [
+    "Consensus",
+    "Particles",
+    "StoredBlock",
+    "block_rows",
+    "cut_blocks",
+    "halves_of",
+    "radial_order",
+]
 
 _FEWEST_BLOCKS = 8
 _LEAST_PARTICLES = 16
@@ -42,7 +52,7 @@ class Consensus:
     noise : ndarray of float64 (group, shell)
         Amplitude of the noise.
     key : str
-        Of the stage that made it.
+        Another one for another consensus.
     """
 
     path: str
@@ -51,29 +61,74 @@ class Consensus:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredBlock:
-    """A block of images.
+class Particles:
+    """Particles, where their transforms are kept, and how their images came to be.
 
     Attributes
     ----------
     path : str
         Zarr array of transforms (particle, pixel), pixels by their distance from the origin.
-    start : int
-        Row of its first particle there.
+    key : str
+        Another one for other transforms.
     images : ParticleImages
-        Its particles.
+        With the poses that they are taken at.
+    centred : ndarray (particle, 2)
+        Shifts, in pixels, that the transforms are centred by.
     groups : ndarray of int64 (particle,)
-        Number of the optics group, from 0.
+        Number of the group of images that share noise and amplitude, from 0.
+    names : tuple of str
+        Of the groups.
+    scale : ndarray of float64 (group,)
+        Amplitude.
+    intact_first_peak : bool
+        CTFs are 1 up to their first peak.
+    """
+
+    path: str
+    key: str
+    images: ParticleImages
+    centred: np.ndarray
+    groups: np.ndarray
+    names: tuple[str, ...]
+    scale: np.ndarray
+    intact_first_peak: bool
+
+    @property
+    def n_groups(self) -> int:
+        """Return the number of groups."""
+        return len(self.names)
+
+    def __getitem__(self, rows: slice) -> Particles:
+        """Return some of the particles."""
+        return replace(
+            self,
+            images=self.images[rows],
+            centred=self.centred[rows],
+            groups=self.groups[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBlock:
+    """A block of images.
+
+    Attributes
+    ----------
+    particles : Particles
+        Its own.
+    start : int
+        Row of the first one among all.
+    key : str
+        Another one for other images, poses or amplitudes.
     consensus : Consensus or None
         What is taken off; without it, images as they are.
     parity : int or None
         0 or 1 for the particles of even or odd rows alone.
     """
 
-    path: str
+    particles: Particles
     start: int
-    images: ParticleImages
-    groups: np.ndarray
+    key: str
     consensus: Consensus | None = None
     parity: int | None = None
 
@@ -85,29 +140,33 @@ class StoredBlock:
     @property
     def n_particles(self) -> int:
         """Return the number of particles."""
-        return len(range(len(self.images))[self.rows])
+        return len(range(len(self.particles.images))[self.rows])
 
     def load(self, radius: int) -> ImageBlock:
         """Return the block with its pixels up to a radius."""
-        key = (self.path, self.start, self.consensus and self.consensus.key, self.parity, radius)
+        key = (self.key, self.start, self.parity, radius)
         return _KEPT.get(key, lambda: self._load(radius))
 
     def _load(self, radius: int) -> ImageBlock:
-        images = self.images[self.rows]
+        particles = self.particles[self.rows]
+        images = particles.images
         grid = plan_slices(images.box, radius=radius)
         order = radial_order(grid)
-        stored = zarr.open_array(self.path, mode="r")
-        end = self.start + len(self.images)
+        stored = zarr.open_array(particles.path, mode="r")
+        end = self.start + len(self.particles.images)
         slices = np.empty((len(images), grid.n_pixels), dtype=np.complex64)
         slices[:, order] = np.asarray(stored[self.start : end, : grid.n_pixels])[self.rows]
         operator = slice_operator(pose_matrices(images.angles), grid)
-        transfer = _transfer(images, grid)
+        moved = images.shifts - particles.centred
+        if moved.any():
+            slices *= shift_ramps(moved, grid)
+        transfer = _transfer(particles, grid)
         if self.consensus is not None:
             whole = np.load(self.consensus.path)
             mean = cropped(whole, plan_slices(images.box), grid)
             slices -= operator.project(mean[:, None])[..., 0] * transfer
             # The mean density of a map, shell 0, is nobody's.
-            noise = self.consensus.noise[self.groups[self.rows]][:, grid.shell]
+            noise = self.consensus.noise[particles.groups][:, grid.shell]
             over = np.where(grid.shell > 0, 1.0 / noise, 0.0).astype(np.float32)
             slices *= over
             transfer *= over
@@ -124,13 +183,12 @@ def cropped(volume: np.ndarray, grid: SliceGrid, to: SliceGrid) -> np.ndarray:
     return found
 
 
-def cut_blocks(
-    path: str, images: ParticleImages, groups: np.ndarray, consensus: Consensus | None = None
-) -> list[StoredBlock]:
+def cut_blocks(particles: Particles, consensus: Consensus | None = None) -> list[StoredBlock]:
     """Cut particles into blocks, by their number and box alone."""
+    key = _key(particles, consensus)
     return [
-        StoredBlock(path, rows.start, images[rows], groups[rows], consensus)
-        for rows in block_rows(images)
+        StoredBlock(particles[rows], rows.start, key, consensus)
+        for rows in block_rows(particles.images)
     ]
 
 
@@ -161,10 +219,30 @@ def radial_order(grid: SliceGrid) -> np.ndarray:
     return np.lexsort((grid.x, grid.y, grid.x**2 + grid.y**2))
 
 
-def _transfer(images: ParticleImages, grid: SliceGrid) -> np.ndarray:
+def _key(particles: Particles, consensus: Consensus | None) -> str:
+    """Digest all that decides what a block holds."""
+    images = particles.images
+    digest = hashlib.blake2b(repr((particles.key, consensus and consensus.key)).encode())
+    digest.update(repr((particles.intact_first_peak, images.ctf is None)).encode())
+    for values in (images.angles, images.shifts, particles.groups, particles.scale):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _transfer(particles: Particles, grid: SliceGrid) -> np.ndarray:
+    """Return the CTF of each particle times its amplitude."""
+    images = particles.images
+    amplitude = particles.scale[particles.groups].astype(np.float32)[:, None]
+    if images.ctf is None:
+        return np.repeat(amplitude, grid.n_pixels, axis=1)
     extent = images.box * images.pixel_size_angstrom
-    assert images.ctf is not None
-    return contrast_transfer(CtfParameters(**images.ctf), x=grid.x / extent, y=grid.y / extent)
+    factor = contrast_transfer(
+        CtfParameters(**images.ctf),
+        x=grid.x / extent,
+        y=grid.y / extent,
+        intact_first_peak=particles.intact_first_peak,
+    )
+    return np.asarray(factor * amplitude)
 
 
 class _Kept:

@@ -18,7 +18,7 @@ from emhet_dask.analysis.classification import (
     next_prior,
 )
 from emhet_dask.analysis.gridding import shell_mean
-from emhet_dask.analysis.projection import SliceGrid, plan_slices
+from emhet_dask.analysis.projection import SCATTER_OF_SUMS, SliceGrid, plan_slices
 from emhet_dask.analysis.support import map_of, support_of
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.formats.relion_write import (
@@ -29,7 +29,21 @@ from emhet_dask.formats.relion_write import (
 )
 from emhet_dask.formats.star import ParticleTable
 from emhet_dask.runtime import Progress, ResultsFolder
-from emhet_dask.workflows.stages.class_run_images import Common
+from emhet_dask.workflows.stages.class_run_images import (
+    Common,
+    find_consensus,
+    load_consensus,
+    save_consensus,
+)
+from emhet_dask.workflows.stages.class_run_poses import (
+    Search,
+    at_poses,
+    load_poses,
+    moved_by,
+    posed,
+    poses_of,
+    save_poses,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,7 +55,8 @@ _SETTLED = 0.001
 # Shells that are compared beyond the last one in which classes are seen to differ.
 _SHELLS_BEYOND = 4
 _SIGNIFICANT = 0.999
-_SCATTER_OF_SUMS = 8 / 27
+# Mean change of poses, over the range that is searched, that is none any more.
+_AT_REST = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +77,8 @@ class State:
     settled : bool
         Nothing more is to be gained.
     log_likelihood : ndarray of float64 (particle,)
+    moved : tuple of float or None
+        By how many degrees and pixels poses changed, where they are searched.
     """
 
     number: int
@@ -71,6 +88,7 @@ class State:
     changed: float
     settled: bool
     log_likelihood: np.ndarray
+    moved: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +108,16 @@ class IterationOptions:
         For the record.
     particle_diameter_angstrom : float
     zero_mask : bool
+    symmetry : str
+    operators : ndarray (operator, 3, 3)
+        Of the point group.
+    correct_scale : bool
     mask_name : str or None
     seed : int
     job : str
         Name of the job's folder, for its files.
+    search : Search or None
+        Of poses, after every iteration.
     """
 
     k: int
@@ -104,9 +128,13 @@ class IterationOptions:
     parameters: dict[str, Any]
     particle_diameter_angstrom: float
     zero_mask: bool
+    symmetry: str
+    operators: np.ndarray
+    correct_scale: bool
     mask_name: str | None
     seed: int
     job: str
+    search: Search | None
 
 
 def iteration_stages(
@@ -153,6 +181,9 @@ def iteration_stages(
         )
         names.append(name)
         state = load_iteration(results.path(), number)
+        if options.search is not None:
+            folder = results.path(_next_folder(number))
+            common = load_consensus(folder, at_poses(common.particles, load_poses(folder)))
         progress.say(
             f"{name}: {state.changed:.2%} of the particles changed class, log-likelihood "
             f"{state.log_likelihood.sum():.1f}, {state.radius} shells"
@@ -171,6 +202,7 @@ def load_iteration(folder: Path, number: int) -> State:
         radius=int(facts["next_radius"]),
         changed=float(facts["changed"]),
         settled=bool(facts["settled"]),
+        moved=None if facts["moved"] is None else tuple(facts["moved"]),
         **arrays,
     )
 
@@ -185,16 +217,42 @@ def _iterate(
     client: Client,
     progress: Progress,
 ) -> None:
-    images = common.blocks[0].images
+    images = common.particles.images
     full, grid = plan_slices(images.box), plan_slices(images.box, radius=state.radius)
     noise = state.noise[: grid.radius + 1]
     support = support_of(options.mask, grid)
     number = state.number + 1
     with progress.computing(client, label=f"iteration {number}") as compute:
-        sums = add_up(common.blocks, state.posteriors, grid=grid, noise=noise, compute=compute)
+        sums = add_up(
+            common.blocks,
+            state.posteriors,
+            grid=grid,
+            noise=noise,
+            operators=options.operators,
+            compute=compute,
+        )
         prior = next_prior(sums)
         classes = classes_of(sums, options.tau2_fudge * prior, support=support)
         found = judge(common.blocks, classes, state.posteriors, noise=noise, compute=compute)
+        volumes = _whole_maps(common.transform, full, classes.difference, grid, options.k)
+        poses = moved = None
+        if options.search is not None:
+            poses = options.search.run(
+                common,
+                (classes.difference, found.posteriors),
+                radius=grid.radius,
+                operators=options.operators,
+                compute=compute,
+            )
+            moved = moved_by(poses_of(common.particles), poses)
+            again = find_consensus(
+                at_poses(common.particles, poses),
+                operators=options.operators,
+                correct_scale=options.correct_scale,
+                compute=compute,
+            )
+            save_consensus(workspace / _next_folder(number), again)
+            save_poses(workspace / _next_folder(number), poses)
     before, labels = state.posteriors.argmax(axis=1), found.posteriors.argmax(axis=1)
     changed = float((before != labels).mean())
     reach = min(informative_shell(sums, prior) + _SHELLS_BEYOND, options.most_radius)
@@ -207,10 +265,10 @@ def _iterate(
         noise=whole,
         radius=radius,
         changed=changed,
-        settled=changed <= _SETTLED and radius == state.radius,
+        settled=changed <= _SETTLED and radius == state.radius and _at_rest(moved, options),
         log_likelihood=found.log_likelihood,
+        moved=moved,
     )
-    volumes = _whole_maps(common.transform, full, classes.difference, grid, options.k)
     stem = iteration_stem(number)
     write = partial(_write_map, full, images.pixel_size_angstrom)
     targets = [
@@ -221,7 +279,21 @@ def _iterate(
     _write_state(workspace, after)
     spectra = _spectra(common, volumes, after, full, options.k)
     facts = _facts(common, after, state.radius, options)
+    if poses is not None:
+        table = posed(table, poses, pixel_size_angstrom=images.pixel_size_angstrom)
     write_iteration(workspace, options.job, table, facts, spectra)
+
+
+def _next_folder(number: int) -> str:
+    """Return where an iteration leaves the consensus at the poses that it found."""
+    return f"{iteration_stem(number)}_consensus"
+
+
+def _at_rest(moved: tuple[float, float] | None, options: IterationOptions) -> bool:
+    """Return whether poses changed by less than the finest step of the search."""
+    if moved is None or options.search is None:
+        return True
+    return moved[0] <= _AT_REST * options.search.reach.degrees
 
 
 def _write_state(workspace: Path, state: State) -> None:
@@ -246,6 +318,7 @@ def _write_state(workspace: Path, state: State) -> None:
             "next_radius": state.radius,
             "changed": state.changed,
             "settled": state.settled,
+            "moved": state.moved,
         }
     )
 
@@ -278,7 +351,7 @@ def _spectra(
     power = np.stack([shell_mean(np.square(np.abs(volume)), full) for volume in volumes.T])
     weight = shell_mean(common.weight, full)
     with np.errstate(divide="ignore"):
-        sigma2 = _SCATTER_OF_SUMS / np.maximum(weight * shares[:, None], 1e-30)
+        sigma2 = SCATTER_OF_SUMS / np.maximum(weight * shares[:, None], 1e-30)
     empty = (shares == 0)[:, None]
     return ClassSpectra(
         tau2=np.where(empty, 0.0, power * scale),
@@ -294,8 +367,8 @@ def _shares(state: State, count: int) -> np.ndarray:
 
 
 def _facts(common: Common, state: State, radius: int, options: IterationOptions) -> IterationFacts:
-    images = common.blocks[0].images
-    groups = np.concatenate([block.groups for block in common.blocks])
+    particles = common.particles
+    images = particles.images
     ordered = -np.sort(-state.posteriors.astype(np.float64), axis=1)
     significant = (np.cumsum(ordered, axis=1) < _SIGNIFICANT).sum(axis=1) + 1
     return IterationFacts(
@@ -315,6 +388,11 @@ def _facts(common: Common, state: State, radius: int, options: IterationOptions)
         seed=options.seed,
         zero_mask=options.zero_mask,
         mask=options.mask_name,
-        groups=[f"optics_{number + 1}" for number in range(len(common.noise))],
-        group_sizes=np.bincount(groups, minlength=len(common.noise)),
+        groups=particles.names,
+        group=particles.groups + 1,
+        scale=particles.scale,
+        symmetry=options.symmetry,
+        ctf_corrected=images.ctf is not None,
+        scale_corrected=options.correct_scale,
+        moved=state.moved and (state.moved[0], state.moved[1] * images.pixel_size_angstrom),
     )

@@ -14,7 +14,10 @@ import zarr
 from emhet_dask.analysis.classification import Classes, judge
 from emhet_dask.analysis.gridding import shell_mean
 from emhet_dask.analysis.projection import SliceGrid, plan_slices, volume_transform
+from emhet_dask.analysis.references import best_correlated, to_box
 from emhet_dask.analysis.seeding import Start, find_start
+from emhet_dask.analysis.subspace import Bounds
+from emhet_dask.analysis.support import support_of
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.runtime import Progress, ResultsFolder, fingerprint_file
@@ -24,7 +27,14 @@ from emhet_dask.workflows.stages.class_run_images import Common
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["StartFacts", "load_start", "read_references", "start_stage"]
+__all__ = [
+    "_PRIOR_OF_CONSENSUS",
+    "Reference",
+    "StartFacts",
+    "load_start",
+    "read_references",
+    "start_stage",
+]
 
 START = "start.zarr"
 EVIDENCE = "n_classes.csv"
@@ -32,6 +42,7 @@ COMPONENTS = "components.csv"
 _MOST_AUTOMATIC = 8
 # One more than asked for, so that it shows where they are not enough.
 _BEYOND = 1
+# Variance that differences are expected to have, over the power of the consensus.
 _PRIOR_OF_CONSENSUS = 0.1
 # A reference of the other hand correlates better when it is mirrored, by more than noise.
 _LEAST_ADVANTAGE = 0.02
@@ -57,30 +68,42 @@ class StartFacts:
     n_supported: int | None
 
 
-def read_references(paths: Sequence[str], *, box: int, pixel_size: float) -> list[np.ndarray]:
-    """Read reference maps, and refuse those of another box or voxel size.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A map that was given, with the box and the voxel size of the images."""
+
+    path: str
+    volume: np.ndarray
+
+
+def read_references(paths: Sequence[str], *, box: int, pixel_size: float) -> list[Reference]:
+    """Read reference maps; those of another box or voxel size are resampled.
 
     Raises
     ------
     InputError
-        When a map cannot be read or does not fit the images.
+        When a map cannot be read, is no cube of an even side, or is of another box and says nothing
+        of its voxel size.
     """
     found = []
     for path in paths:
         header = read_header(path)
         size = header.voxel_size_angstrom
-        if header.shape != (box, box, box):
+        if len(set(header.shape)) > 1 or header.shape[0] % 2:
             shape = " × ".join(map(str, header.shape))
+            raise InputError(f"--ref: {path} has {shape} voxels, expected a cube of an even side")
+        if size is None and header.shape[0] != box:
             raise InputError(
-                f"--ref: {path} has {shape} voxels, the images {box} pixels; expected a cube of "
-                "that side (resample it)"
+                f"--ref: {path} has {header.shape[0]} voxels a side, the images {box} pixels, and "
+                "it does not say how large its voxels are; expected a voxel size in its header"
             )
-        if size is not None and abs(size - pixel_size) > 0.01 * pixel_size:
-            raise InputError(
-                f"--ref: {path} has voxels of {size:g} Å, the images pixels of {pixel_size:g} Å; "
-                "resample it"
-            )
-        found.append(read_volume(header))
+        volume = to_box(
+            read_volume(header),
+            voxel_size_angstrom=pixel_size if size is None else size,
+            box=box,
+            pixel_size_angstrom=pixel_size,
+        )
+        found.append(Reference(path, volume))
     return found
 
 
@@ -88,9 +111,10 @@ def start_stage(
     common: Common,
     *,
     k: int | str,
-    references: list[np.ndarray],
-    reference_paths: Sequence[str],
+    references: list[Reference],
     radius: int,
+    mask: np.ndarray | None,
+    operators: np.ndarray,
     parameters: dict[str, Any],
     results: ResultsFolder,
     client: Client,
@@ -102,13 +126,16 @@ def start_stage(
     ----------
     common : Common
     k : int or ``"auto"``
-    references : list of array
+    references : list of Reference
         None, one to be checked, or one of each class.
-    reference_paths : sequence of str
     radius : int
         Shells that are compared.
+    mask : ndarray (z, y, x) or None
+        That states are looked for in.
+    operators : ndarray (operator, 3, 3)
+        Of the point group.
     parameters : dict
-        ``components``, ``restarts`` and ``seed``.
+        ``components``, ``restarts``, ``seed`` and ``firstiter_cc``.
     results, client, progress
         Where results go and work runs.
 
@@ -117,19 +144,21 @@ def start_stage(
     InputError
         When a reference is of the other hand than the poses.
     """
-    images = common.blocks[0].images
+    images = common.particles.images
     grid, full = plan_slices(images.box, radius=radius), plan_slices(images.box)
 
     def build(workspace: Path) -> None:
         mean = cropped(common.transform, full, grid)
-        for path, reference in zip(reference_paths, references, strict=True):
-            _check_hand(path, reference, mean, grid)
+        for reference in references:
+            _check_hand(reference, mean, grid)
         with progress.computing(client, label="start") as compute:
             if len(references) > 1:
-                posteriors = _from_references(references, mean, common, grid, compute)
+                judge_by = _correlate if parameters["firstiter_cc"] else _compare
+                posteriors = judge_by(references, mean, common, grid, compute)
                 start = None
             else:
-                power = shell_mean(np.square(np.abs(mean)), grid)
+                whole = cropped(common.power_from, full, grid)
+                power = shell_mean(np.square(np.abs(whole)), grid)
                 start = find_start(
                     halves_of(common.blocks),
                     _PRIOR_OF_CONSENSUS * power,
@@ -139,6 +168,7 @@ def start_stage(
                     n_components=parameters["components"],
                     restarts=parameters["restarts"],
                     seed=parameters["seed"],
+                    bounds=Bounds(None if mask is None else support_of(mask, grid), operators),
                     compute=compute,
                 )
                 posteriors = start.posteriors
@@ -153,7 +183,7 @@ def start_stage(
         parameters={
             "k": k,
             "radius": radius,
-            "references": [fingerprint_file(path) for path in reference_paths],
+            "references": [fingerprint_file(reference.path) for reference in references],
             **parameters,
         },
         after=("consensus",),
@@ -173,14 +203,21 @@ def load_start(folder: Path) -> StartFacts:
     return StartFacts(posteriors, evidence, pd.read_csv(folder / COMPONENTS), supported)
 
 
-def _from_references(
-    references: list[np.ndarray], mean: np.ndarray, common: Common, grid: SliceGrid, compute: Any
+def _correlate(
+    references: list[Reference], mean: np.ndarray, common: Common, grid: SliceGrid, compute: Any
+) -> np.ndarray:
+    transforms = np.stack([volume_transform(each.volume, grid) for each in references], axis=1)
+    return best_correlated(common.blocks, transforms, mean, grid=grid, compute=compute)
+
+
+def _compare(
+    references: list[Reference], mean: np.ndarray, common: Common, grid: SliceGrid, compute: Any
 ) -> np.ndarray:
     """Judge all images by references, brought to the consensus's grey scale."""
     count = len(references)
     difference = np.empty((grid.n_voxels, count), dtype=np.complex64)
     for number, reference in enumerate(references):
-        transform = volume_transform(reference, grid)
+        transform = volume_transform(reference.volume, grid)
         scale = np.vdot(transform, mean).real / max(np.vdot(transform, transform).real, 1e-30)
         difference[:, number] = scale * transform - mean
     classes = Classes(
@@ -200,16 +237,15 @@ def _from_references(
     return found.posteriors
 
 
-def _check_hand(path: str, reference: np.ndarray, mean: np.ndarray, grid: SliceGrid) -> None:
+def _check_hand(reference: Reference, mean: np.ndarray, grid: SliceGrid) -> None:
     # A map is mirrored along z about its middle voxel.
-    mirrored = np.roll(reference[::-1], 1 if len(reference) % 2 == 0 else 0, axis=0)
-    own, other = (
-        _correlation(volume_transform(each, grid), mean) for each in (reference, mirrored)
-    )
+    volume = reference.volume
+    mirrored = np.roll(volume[::-1], 1 if len(volume) % 2 == 0 else 0, axis=0)
+    own, other = (_correlation(volume_transform(each, grid), mean) for each in (volume, mirrored))
     if other > own + _LEAST_ADVANTAGE:
         raise InputError(
-            f"--ref: {path} is of the other hand than the poses (correlation with the consensus "
-            f"{own:.2f}, mirrored {other:.2f}); mirror it, as emhet align --hand does"
+            f"--ref: {reference.path} is of the other hand than the poses (correlation with the "
+            f"consensus {own:.2f}, mirrored {other:.2f}); mirror it, as emhet align --hand does"
         )
 
 
