@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +34,7 @@ FORMS = (
     "(inside an allocation), or a YAML file with class, options and jobs or adapt"
 )
 CONNECT_SECONDS = 10
+CLOSE_SECONDS = 15
 FIRST_WORKER_SECONDS = 60
 
 
@@ -229,7 +232,28 @@ def _quietly_closed(thing: Any) -> Iterator[None]:
             only_critical("distributed", "distributed.client"),
             suppress(OSError, TimeoutError),
         ):
-            thing.close()
+            if isinstance(thing, SpecCluster):
+                _close_cluster(thing)
+            else:
+                thing.close()
+
+
+def _close_cluster(cluster: SpecCluster) -> None:
+    """Close a cluster; a worker that is just starting again may never hear of it, and is ended."""
+    timer = threading.Timer(CLOSE_SECONDS, _end_processes, [cluster])
+    timer.start()
+    try:
+        cluster.close(timeout=3 * CLOSE_SECONDS)
+    finally:
+        timer.cancel()
+
+
+def _end_processes(cluster: SpecCluster) -> None:
+    for worker in list(cluster.workers.values()):
+        process = getattr(worker, "pid", None)
+        if process is not None and process != os.getpid():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import json
 import logging
@@ -12,7 +13,7 @@ import dask
 import psutil
 import pytest
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, get_client
+from distributed import Client, LocalCluster, Nanny, Status, get_client
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_info
 
@@ -346,3 +347,21 @@ def test_connecting_makes_the_client_the_default_and_gives_the_former_back(runni
         with connect() as inner:
             assert get_client() is inner
         assert get_client() is outer
+
+
+def test_a_worker_that_never_hears_of_the_end_is_ended(monkeypatch):
+    ended = []
+
+    async def deaf(self, *_, **__):
+        process = self.process.process
+        while process.is_alive():  # as where it is just being started again
+            await asyncio.sleep(0.05)
+        ended.append(process.exitcode)
+        self.status = Status.closed
+
+    monkeypatch.setattr("emhet_dask.runtime.clients.CLOSE_SECONDS", 3)
+    with connect("local:1") as client:
+        monkeypatch.setattr(Nanny, "close", deaf)
+        monkeypatch.setattr(Nanny, "_on_worker_exit_sync", lambda *_: None)
+        assert client.submit(sum, [1, 2]).result() == 3
+    assert ended == [-signal.SIGKILL]
