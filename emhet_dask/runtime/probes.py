@@ -17,12 +17,15 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
-from distributed import Client
+from distributed import Client, Future
+
+from emhet_dask.errors import InputError
 
 __all__ = ["ask_workers", "disk_rate", "network_rates", "see_folder"]
 
 BLOCK_BYTES = 16 << 20
 DISK_BYTES = 32 << 20
+ANSWER_SECONDS = 60
 PACKAGES = ("dask", "distributed", "numpy", "zarr", "emhet-dask")
 
 
@@ -98,6 +101,11 @@ def network_rates(client: Client, pairs: Sequence[tuple[str, str]]) -> list[tupl
     -------
     list of (float, float)
         Bytes per second for each pair; NaN where both are the same worker.
+
+    Raises
+    ------
+    InputError
+        When a worker does not answer for a minute.
     """
     # Random, so that no compression makes it fast.
     block = np.random.default_rng(0).bytes(BLOCK_BYTES)
@@ -106,9 +114,9 @@ def network_rates(client: Client, pairs: Sequence[tuple[str, str]]) -> list[tupl
         began = time.perf_counter()
         held = client.scatter(block, workers=[first], hash=False)
         sent = time.perf_counter()
-        client.submit(len, held, workers=[first], pure=False).result()
+        _answer(client.submit(len, held, workers=[first], pure=False), first)
         idle = time.perf_counter()
-        client.submit(len, held, workers=[second], pure=False).result()
+        _answer(client.submit(len, held, workers=[second], pure=False), second)
         # Without what a task costs that has its block already.
         fetching = time.perf_counter() - idle - (idle - sent)
         between = float("nan") if first == second else BLOCK_BYTES / max(fetching, 1e-3)
@@ -143,6 +151,16 @@ def disk_rate(client: Client, address: str, folder: Path) -> tuple[float, float]
 
 
 # --- from here ------------------------------------------------------------------------------------
+
+
+def _answer(future: Future, address: str) -> None:
+    try:
+        future.result(timeout=ANSWER_SECONDS)
+    except TimeoutError:
+        raise InputError(
+            f"the worker {address} takes no tasks for {ANSWER_SECONDS} s; it is busy, or has "
+            "paused because its memory is nearly full"
+        ) from None
 
 
 def _on_workers(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import json
 import math
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -15,6 +16,8 @@ from emhet_dask.workflows import cluster_check as checking
 def two():
     """Two workers of this process, without limit, that spill."""
     with (
+        # What the tests before this one left in the memory of this process is not theirs.
+        dask.config.set({"distributed.worker.memory.pause": False}),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -149,3 +152,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_workers_that_do_not_come_are_counted(tmp_path, two):
     with pytest.raises(InputError, match="--workers: 2 of 3 came within 1 s"):
         cluster_check(two, folder=tmp_path, workers=3, wait=1, quiet=True)
+
+
+def test_a_worker_that_takes_no_tasks_is_named(tmp_path, two, monkeypatch):
+    def never(self, timeout=None):
+        assert timeout is not None, "a check must not wait for ever"
+        raise TimeoutError
+
+    monkeypatch.setattr("distributed.Future.result", never)
+    with pytest.raises(InputError, match=r"tcp://.* takes no tasks .* memory is nearly full"):
+        cluster_check(two, folder=tmp_path, quiet=True)
