@@ -330,6 +330,7 @@ def finish_store(path: str) -> None:
     path : str
         A store whose every shard is finished.
     """
+    sweep_store(path)  # of what a worker left that died while it wrote
     group = open_group(path, mode="r+")
     records = np.asarray(open_array(group, _RECORD)[...])
     if np.isnan(records[:, 0]).any():

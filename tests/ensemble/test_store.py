@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from emhet_dask.ensemble import from_array, open_ensemble
 from emhet_dask.ensemble.integrity import check_arrays, check_shard, list_shards
-from emhet_dask.ensemble.layout import Layout
+from emhet_dask.ensemble.layout import Layout, plan_layout
 from emhet_dask.ensemble.matrix import open_matrix, write_matrix
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.ensemble.store import (
@@ -235,3 +235,17 @@ def test_arrays_with_other_scale_or_weights_are_other_ensembles(volumes):
         fingerprint(weights=np.arange(7.0)),
     }
     assert len(different) == 5
+
+
+def test_what_a_worker_left_that_died_while_it_wrote_is_removed(tmp_path):
+    path = str(tmp_path / "e.zarr")
+    volumes = np.random.default_rng(0).normal(size=(3, 8, 8, 8)).astype(np.float32)
+    layout = plan_layout(3, 8, "float32")
+    create_store(path, layout, known={"name": np.array(["a", "b", "c"])}, attributes={})
+    for start, stop in layout.shards():
+        record = np.ones((stop - start, len(RECORD_COLUMNS)))
+        write_shard(path, (start, stop), volumes[start:stop], record)
+    left = tmp_path / "e.zarr" / "volumes" / "c" / "0" / "0" / "0" / "0.dead.partial"
+    left.write_bytes(b"half")
+    finish_store(path)
+    assert not left.exists()
