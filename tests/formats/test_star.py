@@ -142,7 +142,12 @@ words = st.text(
     st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="\"'#"),
     min_size=1,
 )
-phrases = st.lists(words, min_size=1, max_size=3).map(" ".join)
+# A value that spells nan is a missing one, whatever its column, as in starfile.
+phrases = (
+    st.lists(words, min_size=1, max_size=3)
+    .map(" ".join)
+    .filter(lambda phrase: phrase.lower() != "nan")
+)
 
 
 @in_folder
