@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def make_job(tmp_path):
                 shards=(12, BOX, BOX, BOX),
             )
             ensemble = replace(ensemble, path=str(tmp_path / "e.zarr"))
-        return Job(ensemble, results=None, client=client, progress=Progress(quiet=True))
+        results = SimpleNamespace(state=lambda work: None)  # no folder, and so no plan to record
+        return Job(ensemble, results=results, client=client, progress=Progress(quiet=True))
 
     return make
 
