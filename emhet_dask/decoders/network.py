@@ -3,7 +3,7 @@
 The network sees a coordinate and a latent through one linear layer first. What the coordinate
 contributes to it does not depend on the latent, so that it is computed once; and a residual layer,
 ``W h + h``, is the product with ``W + 1``. The rest is done in tiles of coordinates that stay in
-the cache. On 64³ this decodes ten times as fast as the program itself.
+the cache. On 64³, 128 wide, this is seven times as fast as the program's own call.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ import pandas as pd
 import starfile
 
 from emhet_dask.errors import InputError
-from emhet_dask.formats.star_outline import LOST_IN_PAIR, LOST_IN_ROW, outline
+from emhet_dask.formats.star_outline import LOST_IN_PAIR, LOST_IN_ROW, BlockOutline, outline
 
 __all__ = [
     "ParticleIdentity",
@@ -175,7 +177,30 @@ def read_star(path: str | Path) -> StarFile:
                 f"{name}: data_{block.name} has {block.n_rows} rows of {len(block.columns)} "
                 "columns in the text, but starfile parses another table"
             )
+        if isinstance(parsed, pd.DataFrame):
+            _restore_text(parsed, name, block)
     return StarFile(name, outlined.version, blocks)
+
+
+def _restore_text(table: pd.DataFrame, path: str, block: BlockOutline) -> None:
+    """Put text back that spells nan, which starfile takes for a missing value."""
+    texts = [label for label in table if _TEXT_LABEL.search(str(label))]
+    missing = [label for label in texts if table[label].isna().any()]
+    if not missing:
+        return
+    lines = iter(Path(path).read_text(encoding="utf-8").split("\n"))
+    for line in lines:
+        if line.strip() == f"data_{block.name}":
+            break
+    filled = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    kept = dropwhile(lambda line: line.startswith(("_", "loop_")), filled)
+    # As starfile splits them.
+    rows = "\n".join(islice(kept, block.n_rows)).replace("'", '"')
+    again = pd.read_csv(
+        StringIO(rows), sep=r"\s+", header=None, comment="#", dtype=str, na_filter=False
+    )
+    for label in missing:
+        table[label] = again[block.columns.index(label)]
 
 
 def count_particles(path: str | Path) -> int:
