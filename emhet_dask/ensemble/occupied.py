@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from zarr.codecs import Crc32cCodec
 
 from emhet_dask.ensemble.keyed import keyed_group
+from emhet_dask.ensemble.matrix import ADVICE
 from emhet_dask.ensemble.rows import StoredRows
 from emhet_dask.ensemble.shards import LocalShards
 from emhet_dask.ensemble.store import (
@@ -37,8 +38,6 @@ __all__ = ["StoredBits", "finish_occupied", "open_occupied", "write_occupied"]
 
 Choose = Callable[[np.ndarray, int], np.ndarray]
 
-# What mends bits that are damaged.
-_ADVICE = "remove that folder, and the same command makes it again"
 # Voxels of a band that is stored as one file, and bytes in a chunk of it: 2,048 volumes are what
 # one step of counting takes.
 _VOXELS = 1024
@@ -100,7 +99,7 @@ class StoredBits:
         """
         # All levels are one result, and made again together.
         whole = str(Path(self.path).parent)
-        return CheckedArray(self._bits(), whole, advice=_ADVICE)[voxels, octets]
+        return CheckedArray(self._bits(), whole, advice=ADVICE)[voxels, octets]
 
     def _bits(self) -> zarr.Array:
         return open_array(open_group(self.path), "bits")
@@ -258,7 +257,7 @@ def _pack_columns(path: str, rows: StoredRows, limits: np.ndarray, number: int) 
 def _lay_out(group: zarr.Group, level: int, columns: np.ndarray, kept: zarr.Group) -> None:
     """Copy the bits of chosen columns, a band of voxels at a time."""
     source = open_array(group, "all_bits")
-    checked = CheckedArray(source, str(group.store_path), advice=_ADVICE)
+    checked = CheckedArray(source, str(group.store_path), advice=ADVICE)
     width, n_bytes = source.chunks[1], source.shape[2]
     target = _create(kept, "bits", (len(columns), n_bytes), (min(_VOXELS, len(columns)),))
     step = target.chunks[0]

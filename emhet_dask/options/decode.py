@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from emhet_dask.options import kinds
 from emhet_dask.options._base import option
 from emhet_dask.options._common import Run
+from emhet_dask.options.cryodrgn import CryodrgnEpoch
 
 __all__ = ["Decode"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode(Run):
+class Decode(CryodrgnEpoch, Run):
     """Decode volumes of a trained cryoDRGN model into an ensemble store."""
 
     summary = "Decode volumes of a trained cryoDRGN model straight into a store."
@@ -22,16 +23,6 @@ class Decode(Run):
         "emhet decode 00_vae 25 --z path.txt -o path.zarr --apix 1.31 --flip",
     )
 
-    workdir: str = option(
-        help="Folder of a cryoDRGN run (train_vae -o): config.yaml, weights.N.pkl, z.N.pkl.",
-        kind=kinds.path(expected="a folder"),
-        argument=True,
-    )
-    epoch: int | str = option(
-        help="N of z.N.pkl, or last.",
-        kind=kinds.whole(minimum=0, words=("last",)),
-        argument=True,
-    )
     output: str = option(
         help="The store to make; its name ends in .zarr by custom.",
         kind=kinds.path(expected="a path such as ensemble.zarr"),
@@ -62,14 +53,6 @@ class Decode(Run):
         ),
         kind=kinds.path(expected="a .pkl, .npy or .txt file"),
     )
-    ind: str | None = option(
-        None,
-        help=(
-            "Indices of the particles that the model was trained on (cryoDRGN's --ind): .pkl, .npy "
-            "or .txt; default: the file that config.yaml names."
-        ),
-        kind=kinds.path(expected="a .pkl, .npy or .txt file"),
-    )
     particles: str | None = option(
         None,
         help="STAR or .cs file of the particles, so that states can be written as particle lists.",
@@ -92,8 +75,3 @@ class Decode(Run):
         kind=kinds.choice("float32", "float16"),
     )
     seed: int = option(0, help="Seed of k-means.", kind=kinds.whole(minimum=0))
-    device: str = option(
-        "auto",
-        help="Where each worker decodes: cpu, cuda, or auto for a GPU where there is one.",
-        kind=kinds.choice("auto", "cpu", "cuda"),
-    )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from emhet_dask.options import kinds
 from emhet_dask.options._base import option
 from emhet_dask.options._common import Run
+from emhet_dask.options.cryodrgn import CryodrgnEpoch
 from emhet_dask.options.energy import EnergyChoices
 
 __all__ = ["Map"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Map(EnergyChoices, Run):
+class Map(EnergyChoices, CryodrgnEpoch, Run):
     """Place every particle of a cryoDRGN run on the landscape of some of its volumes."""
 
     summary = "Place every particle of a cryoDRGN run on a landscape: scores, states, free energy."
@@ -23,16 +24,6 @@ class Map(EnergyChoices, Run):
         "emhet map 00_vae 25 --landscape landscape -o full --axes 1,3 --particles particles.star",
     )
 
-    workdir: str = option(
-        help="Folder of a cryoDRGN run (train_vae -o): config.yaml, weights.N.pkl, z.N.pkl.",
-        kind=kinds.path(expected="a folder"),
-        argument=True,
-    )
-    epoch: int | str = option(
-        help="N of z.N.pkl, or last.",
-        kind=kinds.whole(minimum=0, words=("last",)),
-        argument=True,
-    )
     landscape: str = option(
         help="Results of emhet landscape, of volumes that were decoded from this epoch.",
         kind=kinds.path(expected="a folder of emhet landscape"),
@@ -63,14 +54,6 @@ class Map(EnergyChoices, Run):
         ),
         kind=kinds.flag(),
     )
-    ind: str | None = option(
-        None,
-        help=(
-            "Indices of the particles that the model was trained on (cryoDRGN's --ind): .pkl, .npy "
-            "or .txt; default: the file that config.yaml names."
-        ),
-        kind=kinds.path(expected="a .pkl, .npy or .txt file"),
-    )
     particles: str | None = option(
         None,
         help=(
@@ -80,8 +63,3 @@ class Map(EnergyChoices, Run):
         kind=kinds.path(expected="a STAR or .cs file"),
     )
     seed: int = option(0, help="Seed of everything random.", kind=kinds.whole(minimum=0))
-    device: str = option(
-        "auto",
-        help="Where each worker decodes: cpu, cuda, or auto for a GPU where there is one.",
-        kind=kinds.choice("auto", "cpu", "cuda"),
-    )

@@ -27,12 +27,10 @@ _HOMES = {
     "measure": "measurement",
     "parse_bytes": "memory",
     "read_run": "record",
-    "redact": "provenance",
     "resources": "clients",
     "state_plan": "stating",
     "task_memory_bytes": "memory",
     "versions": "provenance",
-    "worker_memory_bytes": "clients",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the table is the one list of names

@@ -27,7 +27,7 @@ from emhet_dask.runtime.logs import only_critical, only_warnings
 from emhet_dask.runtime.memory import parse_bytes
 from emhet_dask.runtime.runner import scheduler_address, take_part
 
-__all__ = ["FORMS", "Resources", "connect", "resources", "worker_memory_bytes"]
+__all__ = ["FORMS", "Resources", "connect", "resources"]
 
 FORMS = (
     "local, local:N (N processes), tcp://HOST:PORT, tls://HOST:PORT, scheduler-file:PATH, runner "
@@ -307,8 +307,3 @@ def resources(client: Client) -> Resources:
         }
     threads = [info["nthreads"] for info in workers.values()]
     return Resources(len(workers), sum(threads), max(threads), min(memory.values()))
-
-
-def worker_memory_bytes(client: Client) -> int:
-    """Return the memory of the worker that has least, in bytes; see `resources`."""
-    return resources(client).memory_bytes_per_worker

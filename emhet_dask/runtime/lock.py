@@ -205,10 +205,8 @@ class FolderLock(_Lock):
     ----------
     folder : Path
         Must exist.
-    command : str
-        What the run does, for the message to others.
-    say : callable, optional
-        Told, in one sentence, when there is reason to wait.
+    command, say
+        As of every lock.
     """
 
     def __init__(
@@ -263,7 +261,7 @@ class ObjectLock(_Lock):
     root : str
         Prefix, as that file system names it.
     where, command, say
-        As of other locks.
+        As of every lock.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emhet_dask.runtime.full_disk import words_for_full_disk
 from emhet_dask.runtime.lock import NAME, FolderLock
+from emhet_dask.urls import is_url
 
 __all__ = ["making_store"]
 
@@ -39,7 +40,7 @@ def making_store(path: str, *, command: str) -> Iterator[None]:
     EmhetError
         When the disk is full.
     """
-    if "://" in path:
+    if is_url(path):
         yield
         return
     store = Path(path).absolute()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 from dask.utils import parse_bytes as dask_parse_bytes
@@ -80,8 +80,8 @@ def task_memory_bytes(limit: str | None) -> int:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage hands to the workers, whoever they are.
+class _Stage:
+    """A stage that is going to be computed.
 
     Attributes
     ----------
@@ -90,24 +90,37 @@ class Work:
         Tasks that go to the workers.
     read_bytes, write_bytes : int
         Bytes to and from files, before compression.
-    task_bytes : int
-        Most memory that one task takes, its input and what it returns included.
-    held_bytes : int
-        What may lie in one worker between tasks: parts that wait for others, and what all share.
-    client_bytes : int
-        What the client takes at the same time; it counts where workers are its own threads.
     remedy : str
-        The option that makes it smaller, as typed, e.g. ``"--n-components"``; may be empty.
+        The option that makes it need less memory, as typed, e.g. ``"--n-components"``; may be
+        empty.
     """
 
     stage: str
     tasks: int
     read_bytes: int
     write_bytes: int
+    remedy: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class Work(_Stage):
+    """What a stage hands to the workers, whoever they are.
+
+    Attributes
+    ----------
+    stage, tasks, read_bytes, write_bytes, remedy
+        As of every stage.
+    task_bytes : int
+        Most memory that one task takes, its input and what it returns included.
+    held_bytes : int
+        What may lie in one worker between tasks: parts that wait for others, and what all share.
+    client_bytes : int
+        What the client takes at the same time; it counts where workers are its own threads.
+    """
+
     task_bytes: int
     held_bytes: int = 0
     client_bytes: int = 0
-    remedy: str = ""
 
     def on(self, threads_per_worker: int, *, in_client: bool = False) -> Plan:
         """Return the plan for workers that run so many tasks at a time, perhaps in the client."""
@@ -119,33 +132,23 @@ class Work:
             self.read_bytes,
             self.write_bytes,
             WORKER_BYTES + int(_RETURNED_LATE * data),
-            self.remedy,
+            remedy=self.remedy,
         )
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(_Stage):
     """What a stage is going to do.
 
     Attributes
     ----------
-    stage : str
-    tasks : int
-        Tasks that go to the workers.
-    read_bytes, write_bytes : int
-        Bytes to and from files, before compression.
+    stage, tasks, read_bytes, write_bytes, remedy
+        As of every stage.
     peak_bytes_per_worker : int
         Most memory of one worker at a time, the process itself and all its threads together.
-    remedy : str
-        The option that makes the peak smaller, as typed, e.g. ``"--n-components"``; may be empty.
     """
 
-    stage: str
-    tasks: int
-    read_bytes: int
-    write_bytes: int
     peak_bytes_per_worker: int
-    remedy: str = ""
 
     def format(self) -> str:
         """Return the plan as one line for people."""
@@ -163,7 +166,7 @@ def check_plan(plan: Plan, limit_bytes: int) -> None:
     ----------
     plan : Plan
     limit_bytes : int
-        Memory of the smallest worker, see `emhet_dask.runtime.worker_memory_bytes`.
+        Memory of the smallest worker, see `emhet_dask.runtime.resources`.
 
     Raises
     ------

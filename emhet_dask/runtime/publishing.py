@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ class Published:
 
     def _remove(self, names: list[str]) -> None:
         for name in names:
-            if self._files.exists(f"{self._root}/{name}"):
+            with suppress(FileNotFoundError):
                 self._files.rm_file(f"{self._root}/{name}")
 
     def _is_published(self) -> bool:

@@ -2,7 +2,6 @@ import stat
 import threading
 
 import pytest
-from distributed import LocalCluster
 
 from emhet_dask.errors import InputError
 from emhet_dask.runtime import certificates
@@ -12,6 +11,7 @@ from emhet_dask.runtime.certificates import (
     known_certificates,
 )
 from emhet_dask.runtime.clients import connect
+from tests.runtime.loopback import loopback_cluster
 
 pytest.importorskip("cryptography", reason="certificates are made with cryptography")
 
@@ -77,16 +77,7 @@ def test_a_file_that_is_none_is_named(folder):
 
 @pytest.fixture
 def encrypted():
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tls://",
-        security=kept_certificates(),
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with loopback_cluster(1, protocol="tls://", security=kept_certificates()) as cluster:
         yield cluster.scheduler_address
 
 

@@ -13,12 +13,13 @@ import dask
 import psutil
 import pytest
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, Nanny, Status, get_client
+from distributed import Client, Nanny, Status, get_client
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_info
 
 from emhet_dask.errors import EmhetError, InputError
-from emhet_dask.runtime.clients import connect, resources, worker_memory_bytes
+from emhet_dask.runtime.clients import connect, resources
+from tests.runtime.loopback import loopback_cluster
 
 BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -49,7 +50,7 @@ def test_local_is_this_process_with_a_thread_per_core():
         have = resources(client)
         assert (have.workers, have.threads) == (1, CPU_COUNT)
         assert have.threads == have.threads_per_worker
-        assert have.memory_bytes_per_worker == worker_memory_bytes(client) == MEMORY_LIMIT
+        assert have.memory_bytes_per_worker == MEMORY_LIMIT
         assert client.submit(os.getpid).result() == os.getpid()
         assert dask.delayed(sum)([1, 2]).compute() == 3
         assert listening() <= {"127.0.0.1"}
@@ -69,7 +70,7 @@ def test_blas_has_one_thread_while_connected_and_what_it_had_afterwards():
 
 def test_a_limit_for_threads_is_what_plans_keep_to_and_makes_nobody_spill_or_pause():
     with connect(memory_limit="150MB") as client:
-        assert worker_memory_bytes(client) == 150 * 10**6
+        assert resources(client).memory_bytes_per_worker == 150 * 10**6
         block = client.submit(lambda: bytes(200 * 10**6), pure=False)
         assert len(block.result()) == 200 * 10**6  # more than the limit is held, and work goes on
         assert client.submit(sum, [1, 2]).result() == 3
@@ -216,16 +217,7 @@ def test_what_encryption_needs_is_said_by_name(monkeypatch):
 @pytest.fixture(scope="module")
 def running():
     """A scheduler on TCP with one worker that has no memory limit."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        memory_limit=0,
-    ) as cluster:
+    with loopback_cluster(1, memory_limit=0) as cluster:
         yield cluster
 
 
@@ -237,7 +229,7 @@ def test_an_address_is_connected_to_and_left_running(running):
 
 def test_a_worker_without_a_limit_has_its_machine(running):
     with connect(running.scheduler_address) as client:
-        assert worker_memory_bytes(client) == MEMORY_LIMIT
+        assert resources(client).memory_bytes_per_worker == MEMORY_LIMIT
 
 
 def test_a_scheduler_file_is_followed(running, tmp_path):
@@ -256,13 +248,7 @@ def test_a_given_client_is_used_and_not_closed(running):
 
 def test_a_scheduler_without_workers_is_said_to_have_none(monkeypatch):
     monkeypatch.setattr("emhet_dask.runtime.clients.FIRST_WORKER_SECONDS", 1)
-    with LocalCluster(
-        n_workers=0,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with loopback_cluster(0) as cluster:
         said = refusal(cluster.scheduler_address)
         assert "has had no workers for 1 s" in said
         with Client(cluster) as client, pytest.raises(EmhetError, match="has no workers"):

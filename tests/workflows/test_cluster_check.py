@@ -3,13 +3,14 @@ import math
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from emhet_dask import cluster_check
 from emhet_dask.errors import InputError
 from emhet_dask.runtime import probes
 from emhet_dask.runtime.blas import OneBlasThread
 from emhet_dask.workflows import cluster_check as checking
+from tests.runtime.loopback import loopback_cluster
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +19,7 @@ def two():
     with (
         # What the tests before this one left in the memory of this process is not theirs.
         dask.config.set({"distributed.worker.memory.pause": False}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp://",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit="3GiB",
-        ) as cluster,
+        loopback_cluster(2, memory_limit="3GiB") as cluster,
         Client(cluster) as client,
     ):
         yield client

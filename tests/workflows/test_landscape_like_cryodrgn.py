@@ -119,7 +119,8 @@ def test_the_same_components_up_to_their_sign(both):
     signs = np.sign(np.sum(found["scores"].values * expected, axis=0))
     error = np.abs(found["scores"].values * signs - expected).max(axis=0)
     deviation = np.sqrt(pca.explained_variance_)
-    assert np.all(error < 2e-3 * deviation)
+    # Neighbours among the last components differ little in variance, so that rounding turns them.
+    assert np.all(error < 5e-3 * deviation)
     assert np.all(error[:5] < 1e-4 * deviation[:5])
     assert np.all(np.abs(np.sum(found["components"].values * pca.components_, axis=1)) > 1 - 1e-5)
     table = pd.read_csv(ours.folder / "volume_pcs.csv")

@@ -1,7 +1,8 @@
 """What the tasks of each stage take: upper bounds, from shapes, before anything is read.
 
-Bounds of memory are of arrays that exist at once in the code of the tasks; `tests/workflows`
-compares them with what workers were measured to take.
+Bounds of memory are of arrays that exist at once in the code of the tasks; for `ingest`,
+`landscape`, `similarity` and `blocks`, `tests/workflows` compares them with what workers were
+measured to take.
 """
 
 from __future__ import annotations
@@ -323,7 +324,7 @@ def scores_work(
         4 * particles * n_components,
         4 * _BATCH_BYTES + 8 * volume,
         held_bytes=_decoder_bytes(weights_bytes, box) + 2 * read_outs,
-        remedy="--sample (fewer particles are no smaller) or a landscape with fewer components",
+        remedy="a landscape with fewer components",
     )
 
 
