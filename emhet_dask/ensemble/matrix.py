@@ -43,8 +43,10 @@ _ROWS = 1024
 _SMALLEST_BAND_BYTES = 32 << 20
 _LARGEST_BAND_BYTES = 128 << 20
 _BANDS_OF_A_SMALL_MATRIX = 32
-# Volumes that one task reads, for a band whose rows others read beside it.
+# What one task reads, for a band whose rows others read beside it: at least so many volumes, and of
+# small ones so many bytes, for a scheduler takes a millisecond or two for a task whatever it does.
 _VOLUMES_PER_TASK = 32
+_BYTES_PER_TASK = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def write_matrix(
         group.attrs["key"] = key  # last: with it, the arrays above are known to be there
     factor = None if scale is None else np.asarray(scale.values, dtype=np.float32)
     index = dask.delayed(voxels, pure=False)  # once in the graph, not once per task
+    volume_bytes = ensemble.box**3 * np.dtype(dtype).itemsize
+    run = max(_VOLUMES_PER_TASK, _BYTES_PER_TASK // volume_bytes)
     tasks = []
     for number, (start, stop) in enumerate(layout.bands):
         if fresh or not has_chunk(target, number, 0):
@@ -143,7 +147,7 @@ def write_matrix(
                 _take(
                     stream(ensemble, rows), index, None if factor is None else factor[rows], dtype
                 )
-                for rows in _cut(start, stop)
+                for rows in _cut(start, stop, run)
             ]
             tasks.append(_write_parts(target, start, parts))
     return tasks, layout
@@ -272,11 +276,8 @@ def into_box(values: np.ndarray, voxels: np.ndarray, box: int) -> np.ndarray:
     return flat.reshape((box,) * 3)
 
 
-def _cut(start: int, stop: int) -> list[np.ndarray]:
-    return [
-        np.arange(first, min(first + _VOLUMES_PER_TASK, stop))
-        for first in range(start, stop, _VOLUMES_PER_TASK)
-    ]
+def _cut(start: int, stop: int, run: int) -> list[np.ndarray]:
+    return [np.arange(first, min(first + run, stop)) for first in range(start, stop, run)]
 
 
 @dask.delayed(pure=False)

@@ -19,6 +19,7 @@ def small_cuts(monkeypatch):
     monkeypatch.setattr(matrix, "_ROWS", 5)
     monkeypatch.setattr(matrix, "_COLUMNS", 16)
     monkeypatch.setattr(matrix, "_VOLUMES_PER_TASK", 2)
+    monkeypatch.setattr(matrix, "_BYTES_PER_TASK", 0)
 
 
 def make_store(path, volumes, *, dtype):
@@ -68,6 +69,21 @@ def test_a_selection_is_what_its_volumes_are(tmp_path_factory, chosen, dtype, se
     for columns in (False, True):
         found = open_matrix(path, columns=columns)["matrix"]
         np.testing.assert_array_equal(found.compute(scheduler="synchronous"), expected)
+
+
+@pytest.mark.parametrize(("task_bytes", "parts"), [(0, 6), (4 * 4 * BOX**3, 4), (1 << 20, 2)])
+def test_small_volumes_share_a_task(tmp_path, monkeypatch, task_bytes, parts):
+    monkeypatch.setattr(matrix, "_BYTES_PER_TASK", task_bytes)
+    volumes = np.random.default_rng(0).random((10, BOX, BOX, BOX)).astype(np.float32)
+    ensemble = make_store(str(tmp_path / "e.zarr"), volumes, dtype="float32")
+    path = str(tmp_path / "m.zarr")
+    tasks, layout = write_matrix(path, ensemble, mask=np.ones((BOX,) * 3), key="a")
+    assert layout.bands == [(0, 5), (5, 10)]
+    graph = dask.base.collections_to_expr(tasks).optimize().__dask_graph__()
+    assert sum(str(key).startswith("_take") for key in graph) == parts
+    dask.compute(*tasks, scheduler="synchronous")
+    found = open_matrix(path)["matrix"].compute(scheduler="synchronous")
+    np.testing.assert_array_equal(found, volumes.reshape(10, -1))
 
 
 def test_blocks_are_bands_or_narrow_columns(tmp_path):
