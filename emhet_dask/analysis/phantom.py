@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from emhet_dask.errors import InputError
 
-__all__ = ["Grid", "ellipsoid_atoms", "label_map", "packed_bodies"]
+__all__ = ["Grid", "atoms_of_sphere", "ellipsoid_atoms", "label_map", "packed_bodies"]
 
 Array = npt.NDArray[Any]
 
@@ -120,6 +120,12 @@ def _cubic_spline(fraction: Array) -> Array:
     u = 1.0 - t
     pieces = [u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3]
     return np.concatenate(pieces, axis=-1) / 6.0
+
+
+def atoms_of_sphere(box: int, voxel_size_angstrom: float) -> int:
+    """Return how many pseudo-atoms fill the sphere that a complex fills in a box."""
+    radius = _COMPLEX_RADIUS * box * voxel_size_angstrom
+    return round(4.0 / 3.0 * np.pi * radius**3 / _RESIDUE_VOLUME_A3)
 
 
 def ellipsoid_atoms(rng: np.random.Generator, semi_axes_angstrom: Array) -> Array:

@@ -1,5 +1,7 @@
+import platform
 from dataclasses import replace
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,29 @@ def test_a_large_stage_says_its_plan_and_one_that_cannot_fit_says_so_alone(capsy
         with pytest.raises(InputError, match=r"^pairs needs .* but a worker has 667\.57 MiB"):
             state_plan(replace(large, task_bytes=6 * 10**8), client, Progress())
         assert capsys.readouterr().err == ""
+
+
+KEPT = []
+
+
+def leave_free_memory():
+    """Free 60 MB below an object that lives on."""
+    many = [bytes(1000) for _ in range(60_000)]
+    KEPT.append(many[-1])
+
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU library gives it back")
+def test_workers_give_back_what_lies_free_before_a_stage():
+    with connect("local:1") as client:
+        client.run(leave_free_memory)
+        (before,) = client.run(resident).values()
+        state_plan(Work("mask", 1, 0, 0, task_bytes=1), client, Progress())
+        (after,) = client.run(resident).values()
+    assert before - after > 40 * 10**6
 
 
 def test_a_stage_records_what_it_stated(tmp_path):

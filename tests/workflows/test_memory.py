@@ -1,24 +1,34 @@
 """Plans of memory are kept by workers with less of it than the ensemble, as the kernel measures."""
 
 import json
-import os
 import re
-from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 import emhet_dask
 from emhet_dask.ensemble.layout import plan_layout
 from emhet_dask.ensemble.store import RECORD_COLUMNS, create_store, finish_store, write_shard
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import write_map
-from emhet_dask.runtime import ResultsFolder, connect, memory, state_plan
+from emhet_dask.runtime import connect, memory, state_plan
+from emhet_dask.runtime.local import worker_settings
 from emhet_dask.workflows import ingest as ingest_module
+from emhet_dask.workflows.stages.costs import mask_work
+from tests.memory_of_workers import (
+    MIB,
+    assert_kept,
+    forget_peak,
+    measurable,
+    peak,
+    peaks_of_stages,
+    undisturbed,
+)
 
 LIMIT = 700 * 10**6
 COUNT, BOX = 3600, 48
-MIB = 1 << 20
 
 
 def make_store(path, *, n=COUNT, box=BOX):
@@ -54,26 +64,9 @@ def make_store(path, *, n=COUNT, box=BOX):
     finish_store(path)
 
 
-def forget_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-
-
-def condition(dask_worker):
-    """Return who a worker is, whether it is at work, and what it put on its disk."""
-    spilled = list(getattr(dask_worker.data, "slow", ()))
-    folder = Path(dask_worker.local_directory)
-    return os.getpid(), dask_worker.status.name, spilled, list(folder.rglob("storage*"))
-
-
 @pytest.fixture(scope="module")
 def client():
-    if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("peaks are measured by Linux")
+    measurable()
     with connect("local:2", memory_limit=LIMIT) as client:
         yield client
 
@@ -86,24 +79,10 @@ def ensemble(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def peaks(client, monkeypatch):
-    """Return the peak of each stage, the larger of two workers, as the kernel counts it."""
-    # As --memory-limit does, for workers that a command is given.
-    monkeypatch.setattr(
-        memory, "DEFAULT_MEMORY_BYTES", memory.task_memory_bytes(str(LIMIT)), raising=True
-    )
-    found = {}
-    run_stage = ResultsFolder.stage
-
-    def measured(self, name, **options):
-        client.run(forget_peak)
-        record = run_stage(self, name, **options)
-        found[name] = max(client.run(peak).values())
-        return record
-
-    monkeypatch.setattr(ResultsFolder, "stage", measured)
-    return found
+def keep_to(limit, monkeypatch):
+    """Let commands know the limit, as --memory-limit does, for workers that they are given."""
+    share = memory.task_memory_bytes(str(limit))
+    monkeypatch.setattr(memory, "DEFAULT_MEMORY_BYTES", share, raising=True)
 
 
 @pytest.mark.slow
@@ -116,28 +95,43 @@ def peaks(client, monkeypatch):
     ],
 )
 def test_workers_stay_under_the_plan_and_never_spill(
-    client, ensemble, peaks, tmp_path, command, options, planned
+    client, ensemble, monkeypatch, tmp_path, command, options, planned
 ):
+    keep_to(LIMIT, monkeypatch)
+    peaks = peaks_of_stages(client, monkeypatch)
     if options.get("mask") == "MASK":
         z, y, x = np.indices((BOX,) * 3) - BOX / 2
         ball = (np.sqrt(z**2 + y**2 + x**2) < 0.3 * BOX).astype(np.float32)
         write_map(tmp_path / "mask.mrc", ball, voxel_size_angstrom=3.0)
         options = {**options, "mask": str(tmp_path / "mask.mrc")}
-    before = client.run(condition)
     out = tmp_path / "out"
-    getattr(emhet_dask, command)(ensemble, output=str(out), cluster=client, quiet=True, **options)
-    after = client.run(condition)
-    assert after == before  # the same processes, none of them paused
-    for _, status, spilled, files in after.values():
-        assert (status, spilled, files) == ("running", [], [])
-    stages = json.loads((out / "run.json").read_text())["stages"]
-    assert planned <= {name for name, stage in stages.items() if stage["plans"]}
-    for name, stage in stages.items():
-        plans = [plan["peak_bytes_per_worker"] for plan in stage["plans"]]
-        print(name, peaks[name] // MIB, [plan // MIB for plan in plans])
-        assert all(plan <= LIMIT for plan in plans)
-        if plans:
-            assert peaks[name] < max(plans), name
+    run = getattr(emhet_dask, command)
+    with undisturbed(client):
+        run(ensemble, output=str(out), cluster=client, quiet=True, **options)
+    assert_kept(out, peaks, planned=planned, limit=LIMIT)
+
+
+@pytest.mark.slow
+def test_plans_are_of_all_threads_of_a_worker(ensemble, monkeypatch, tmp_path):
+    limit = 2 * LIMIT
+    keep_to(limit, monkeypatch)
+    settings = {"threads_per_worker": 2, "memory_limit": limit, "dashboard_address": "127.0.0.1:0"}
+    with (
+        dask.config.set(worker_settings()),
+        LocalCluster(1, **settings) as cluster,
+        Client(cluster) as client,
+    ):
+        peaks = peaks_of_stages(client, monkeypatch)
+        out = tmp_path / "out"
+        with undisturbed(client):
+            emhet_dask.landscape(
+                ensemble, output=str(out), n_clusters=2, cluster=client, quiet=True
+            )
+        assert_kept(out, peaks, planned={"mask", "matrix", "pca"}, limit=limit)
+    (mask,) = json.loads((out / "run.json").read_text())["stages"]["mask"]["plans"]
+    work = mask_work(emhet_dask.open_ensemble(ensemble))
+    both = work.on(2).peak_bytes_per_worker
+    assert work.on(1).peak_bytes_per_worker < both == mask["peak_bytes_per_worker"]
 
 
 @pytest.mark.slow
@@ -159,8 +153,9 @@ def test_ingest_stays_under_its_plan(client, tmp_path, monkeypatch):
     )
     (plan,) = plans
     assert plan.read_bytes == count * 4 * box**3 > LIMIT
-    print("ingest", max(client.run(peak).values()) // MIB, plan.peak_bytes_per_worker // MIB)
-    assert max(client.run(peak).values()) < plan.peak_bytes_per_worker <= LIMIT
+    measured = max(client.run(peak).values())
+    print("ingest", measured // MIB, plan.peak_bytes_per_worker // MIB)
+    assert measured < plan.peak_bytes_per_worker <= LIMIT
 
 
 def test_what_cannot_fit_is_refused_before_it_begins(tmp_path):

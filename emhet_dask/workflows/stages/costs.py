@@ -1,8 +1,8 @@
 """What the tasks of each stage take: upper bounds, from shapes, before anything is read.
 
-Bounds of memory are of arrays that exist at once in the code of the tasks; for `ingest`,
-`landscape`, `similarity` and `blocks`, `tests/workflows` compares them with what workers were
-measured to take.
+Of tasks on an ensemble or its matrix; `volume_costs`, `decoding_costs` and `image_costs` have the
+others. Bounds of memory are of arrays that exist at once in the code of the tasks;
+`tests/workflows` compares them with what workers were measured to take.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from emhet_dask.ensemble.pairs import PairsLayout
 from emhet_dask.runtime import Work
 
 __all__ = [
+    "STREAM_BYTES",
     "amplitudes_work",
     "background_work",
     "blocks_work",
-    "decode_work",
     "distances_work",
     "group_sums_work",
     "ingest_work",
@@ -35,21 +35,17 @@ __all__ = [
     "pairs_work",
     "parts_work",
     "pca_work",
-    "scores_work",
     "shells_work",
     "state_maps_work",
     "tiles_work",
+    "waiting",
 ]
 
 # What a stream of volumes reads at a time (`emhet_dask.ensemble.reading`), twice: as stored, and
 # in float32.
-_STREAM_BYTES = 16 << 20
+STREAM_BYTES = 16 << 20
 # A run of a compressed stack that is unpacked together (`emhet_dask.workflows.ingest`).
 _UNPACKED_BYTES = 256 << 20
-# PyTorch and cryoDRGN; a network's largest layer that is kept, and a batch of coefficients.
-_TORCH_BYTES = 400 << 20
-_KEPT_LAYER_BYTES = 256 << 20
-_BATCH_BYTES = 64 << 20
 # Sums of groups that exist at once (`emhet_dask.analysis.tiles`).
 _CHAINS = 4
 # Neighbours that are merged at a time (`emhet_dask.analysis.bands.tree`).
@@ -98,8 +94,9 @@ def mask_work(ensemble: Ensemble) -> Work:
         tasks,
         _stored_bytes(ensemble),
         0,
-        shard + 2 * counts + volume,
-        held_bytes=counts * _waiting(tasks),
+        # And the shard before, which comes back late: 56 MiB were measured at shards of 24.
+        2 * shard + 2 * counts + volume,
+        held_bytes=counts * waiting(tasks),
         remedy="--mask FILE",
     )
 
@@ -108,7 +105,7 @@ def matrix_work(ensemble: Ensemble, layout: MatrixLayout, *, tasks: int) -> Work
     """Gather the voxels inside the mask: a band's parts wait for one another."""
     row = layout.shape[1] * np.dtype(layout.dtype).itemsize
     band = layout.rows * row
-    reading = _STREAM_BYTES + 3 * 4 * ensemble.box**3
+    reading = STREAM_BYTES + 3 * 4 * ensemble.box**3
     return Work(
         "matrix",
         tasks,
@@ -147,7 +144,7 @@ def amplitudes_work(matrix: da.Array, *, stage: str) -> Work:
         2 * matrix.nbytes,
         0,
         5 * band + 64 * n_voxels,
-        held_bytes=16 * n_voxels * _waiting(matrix.numblocks[0]),
+        held_bytes=16 * n_voxels * waiting(matrix.numblocks[0]),
         remedy="a smaller mask (--mask)",
     )
 
@@ -253,7 +250,7 @@ def tiles_work(
 def background_work(ensemble: Ensemble, *, sampled: int) -> Work:
     """Measure the background on some volumes, in float64 and in Fourier space."""
     volume = 4 * ensemble.box**3
-    return Work("background", 1, 2 * sampled * volume, 0, _STREAM_BYTES + 32 * volume)
+    return Work("background", 1, 2 * sampled * volume, 0, STREAM_BYTES + 32 * volume)
 
 
 def blocks_work(matrix: da.Array, *, blocks: int = 0) -> Work:
@@ -265,7 +262,7 @@ def blocks_work(matrix: da.Array, *, blocks: int = 0) -> Work:
         matrix.nbytes,
         0,
         4 * band + 8 * blocks * matrix.shape[0],
-        held_bytes=16 * matrix.shape[1] * _waiting(matrix.numblocks[0]),
+        held_bytes=16 * matrix.shape[1] * waiting(matrix.numblocks[0]),
     )
 
 
@@ -278,8 +275,8 @@ def state_maps_work(ensemble: Ensemble, *, stage: str, tasks: int, states: int) 
         tasks,
         _stored_bytes(ensemble),
         2 * states * volume,
-        _STREAM_BYTES + 20 * volume,
-        held_bytes=4 * volume * _waiting(tasks),
+        STREAM_BYTES + 20 * volume,
+        held_bytes=4 * volume * waiting(tasks),
     )
 
 
@@ -291,46 +288,9 @@ def parts_work(ensemble: Ensemble, *, stage: str, tasks: int, parts_bytes: int) 
         tasks,
         _stored_bytes(ensemble),
         0,
-        _STREAM_BYTES + 4 * volume,
+        STREAM_BYTES + 4 * volume,
         held_bytes=2 * parts_bytes,
     )
-
-
-def decode_work(layout: Layout, *, weights_bytes: int, tasks: int, volumes: int) -> Work:
-    """Decode volumes into shards."""
-    volume = 4 * layout.box**3
-    chunk = layout.volumes_per_chunk * layout.volume_bytes
-    return Work(
-        "decode",
-        tasks,
-        weights_bytes,
-        volumes * layout.volume_bytes,
-        4 * _BATCH_BYTES + 8 * volume + 2 * chunk,
-        held_bytes=_decoder_bytes(weights_bytes, layout.box),
-        remedy="--box (smaller)",
-    )
-
-
-def scores_work(
-    *, box: int, n_components: int, weights_bytes: int, particles: int, tasks: int
-) -> Work:
-    """Decode particles and project them on components."""
-    volume = 4 * box**3
-    read_outs = 2 * (n_components + 1) * volume
-    return Work(
-        "scores",
-        tasks,
-        weights_bytes,
-        4 * particles * n_components,
-        4 * _BATCH_BYTES + 8 * volume,
-        held_bytes=_decoder_bytes(weights_bytes, box) + 2 * read_outs,
-        remedy="a landscape with fewer components",
-    )
-
-
-def _decoder_bytes(weights_bytes: int, box: int) -> int:
-    """Weights as read and as used, coordinates with phases, and the layer that is kept."""
-    return _TORCH_BYTES + 3 * weights_bytes + _KEPT_LAYER_BYTES + 64 * box**3
 
 
 def _stored_bytes(ensemble: Ensemble) -> int:
@@ -349,7 +309,7 @@ def _band_bytes(matrix: da.Array) -> int:
     return int(max(matrix.chunks[0])) * matrix.shape[1] * 4
 
 
-def _waiting(parts: int) -> int:
-    """Return how many parts wait to be merged at once, a few at each level of the tree."""
+def waiting(parts: int) -> int:
+    """Return how many parts of a sum wait to be merged at once, a few at each level of the tree."""
     levels = math.ceil(math.log(max(parts, 2), _ARITY))
     return min(parts, _ARITY * (levels + 1))
