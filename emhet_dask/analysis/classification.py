@@ -185,17 +185,31 @@ def classes_of(sums: ClassSums, prior: Float64, *, support: Support | None = Non
     return Classes(sums.grid, difference, variance, sums.shares)
 
 
-def next_prior(sums: ClassSums) -> Float64:
+def next_prior(sums: ClassSums, *, focus: Support | None = None) -> Float64:
     """Return the variance (shell,) of differences: their power, less that of noise.
 
     Classes count by their sizes; a shell where noise has more power has no variance.
+
+    Parameters
+    ----------
+    sums : ClassSums
+    focus : Support, optional
+        Power inside alone, where the noise of the rest of the box, and what else varies there, do
+        not hide it.
     """
     grid = sums.grid
     inside = grid.voxel_radius <= grid.radius
     shell = grid.voxel_shell[inside]
     weight = np.maximum(sums.weight[inside], 1e-20)
     seen = weight > 1e-3 * weight.mean()
-    power = np.where(seen, np.square(np.abs(sums.data[inside])) / weight - SCATTER_OF_SUMS, 0.0)
+    if focus is None:
+        power = np.square(np.abs(sums.data[inside])) / weight - SCATTER_OF_SUMS
+    else:
+        means = np.zeros_like(sums.data)
+        means[inside] = np.where(seen, sums.data[inside] / weight, 0)
+        kept = focus.keep(means)[inside]
+        power = np.square(np.abs(kept)) * weight - SCATTER_OF_SUMS * focus.share
+    power = np.where(seen, power, 0.0)
     signal = np.bincount(shell, weights=power.sum(axis=1), minlength=grid.radius + 1)
     total = np.bincount(
         shell, weights=np.where(seen, weight, 0.0).sum(axis=1), minlength=grid.radius + 1

@@ -19,7 +19,7 @@ from emhet_dask.analysis.projection import (
     interpolation_dimming,
 )
 
-__all__ = ["hermitian_sums", "shell_mean", "soft_sphere", "solve_map"]
+__all__ = ["density_of", "hermitian_sums", "shell_mean", "soft_sphere", "solve_map"]
 
 # RELION's kernel for the iteration of weights: a Kaiser-Bessel blob of so many unpadded voxels.
 _BLOB_RADIUS, _BLOB_ALPHA = 1.9, 15.0
@@ -100,7 +100,8 @@ def solve_map(
     else:
         divisor = np.maximum(total, _floor(total, distance, grid))
         inverse = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=within & (divisor > 0))
-    return _map_of((data * inverse).astype(np.complex64), grid)
+    density = density_of((data * inverse).astype(np.complex64), grid)
+    return density / interpolation_dimming(grid.box, padding=grid.padding)
 
 
 def _floor(weight: Float32, distance: Float32, grid: SliceGrid) -> Float32:
@@ -145,8 +146,8 @@ def _blob(side: int, grid: SliceGrid) -> Float32:
     return np.asarray(np.interp(argument, points, values / values[0]), dtype=np.float32)
 
 
-def _map_of(spectrum: Complex64, grid: SliceGrid) -> Float32:
-    """Return the map of a transform (voxel,)."""
+def density_of(spectrum: Complex64, grid: SliceGrid) -> Float32:
+    """Return the density (z, y, x) of a transform (voxel,), dimmed as by interpolation."""
     side, half = grid.box * grid.padding, grid.box // 2
     inside = grid.padding * grid.radius
     axis = np.arange(-inside, inside + 1)
@@ -157,8 +158,7 @@ def _map_of(spectrum: Complex64, grid: SliceGrid) -> Float32:
     padded[np.ix_(axis % side, axis % side, np.arange(inside + 1))] = cube
     density = fft.irfftn(padded, s=(side,) * 3, overwrite_x=True)
     rows = np.arange(-half, half)
-    found = density[np.ix_(rows, rows, rows)]
-    return soft_sphere(found) / interpolation_dimming(grid.box, padding=grid.padding)
+    return soft_sphere(density[np.ix_(rows, rows, rows)])
 
 
 def soft_sphere(volume: Float32) -> Float32:

@@ -10,7 +10,7 @@ ramp of phases, so that only rotations need a look-up in the map.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -29,12 +29,22 @@ from emhet_dask.analysis.projection import (
     slice_operator,
 )
 
-__all__ = ["Poses", "SearchRange", "angles_between", "search_poses"]
+__all__ = [
+    "SPREAD_OF_RANGE",
+    "Images",
+    "Poses",
+    "SearchRange",
+    "angles_between",
+    "angles_of",
+    "ball_grid",
+    "gain",
+    "search_poses",
+]
 
 Float64 = NDArray[np.float64]
 
 # The prior's standard deviation is this part of the range, as in RELION.
-_SPREAD_OF_RANGE = 1 / 3
+SPREAD_OF_RANGE = 1 / 3
 # Steps of the coarse grid from the middle to the end of the range, and those of the grids that
 # follow, each around the best of the one before: twice each, as the best may lie beyond.
 _COARSE_STEPS = 2
@@ -151,19 +161,42 @@ def _search_block(
     found = []
     for at in range(0, len(own), size):
         rows = slice(at, at + size)
-        some = _Images(images[rows], block.transfer[rows], own[rows, 10:], block.grid)
+        shares = np.log(np.maximum(own[rows, 10:], 1e-30))
+        some = Images(images[rows], block.transfer[rows], shares, block.grid)
         found.append(_search(some, own[rows, :5], own[rows, 5:10], volumes, reach))
     return (), (np.concatenate(found),)
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """Whole images of some particles at their present shifts, over the noise."""
+class Images:
+    """Whole images of some particles at their present shifts, over the noise.
+
+    Attributes
+    ----------
+    slices : ndarray of complex64 (particle, pixel)
+    transfer : ndarray of float32 (particle, pixel)
+        CTF over the amplitude of the noise.
+    log_shares : ndarray of float64 (particle, map)
+        Logarithm of how likely each image is to show each map.
+    grid : SliceGrid
+    free_scale : bool
+        The amplitude of maps is found for each image and pose.
+    """
 
     slices: Complex64
     transfer: Float32
-    posteriors: Float64
+    log_shares: Float64
     grid: SliceGrid
+    free_scale: bool = False
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Images:
+        """Return some of them."""
+        return replace(
+            self,
+            slices=self.slices[rows],
+            transfer=self.transfer[rows],
+            log_shares=self.log_shares[rows],
+        )
 
     def fit(self, volumes: Complex64, turns: Float64, shifts: Float64) -> Float64:
         """Return how likely turns (particle, turn, 3, 3) and shifts (particle, shift, 2) are.
@@ -184,13 +217,23 @@ class _Images:
             seen = looked_up[..., number] * self.transfer[:, None]
             product = seen @ moved.swapaxes(1, 2)
             power = np.square(np.abs(seen)).sum(axis=2, dtype=np.float64)
-            weight = np.log(np.maximum(self.posteriors[:, number], 1e-30))
-            fits.append(2.0 * product.real - power[..., None] + weight[:, None, None])
+            fit = gain(product.real, power[..., None], free_scale=self.free_scale)
+            fits.append(fit + self.log_shares[:, number, None, None])
         return np.asarray(np.logaddexp.reduce(fits, axis=0))
 
 
+def gain(product: NDArray[Any], power: NDArray[Any], *, free_scale: bool) -> NDArray[Any]:
+    """Return the log-likelihood of a map over that of none, from ``<y, m>`` and ``<m, m>``.
+
+    With `free_scale`, that of the likeliest amplitude, which is positive.
+    """
+    if not free_scale:
+        return np.asarray(2.0 * product - power)
+    return np.asarray(np.square(np.maximum(product, 0.0)) / np.maximum(power, 1e-30))
+
+
 def _search(
-    images: _Images, given: Float64, present: Float64, volumes: Complex64, reach: SearchRange
+    images: Images, given: Float64, present: Float64, volumes: Complex64, reach: SearchRange
 ) -> Float64:
     """Search poses of some images; return angles and shifts (particle, 5)."""
     around, turns = pose_matrices(given[:, :3]), pose_matrices(present[:, :3])
@@ -203,14 +246,14 @@ def _search(
         trial = Rotation.from_rotvec(vectors).as_matrix() @ turns[:, None]
         shifts = moved[:, None] + ball_grid(2, step=pixels, steps=steps)
         fit = images.fit(volumes, trial, shifts)
-        away = _turn_between(trial, around) / (_SPREAD_OF_RANGE * np.deg2rad(reach.degrees))
-        off = (shifts + (present - given)[:, None, 3:]) / (_SPREAD_OF_RANGE * reach.pixels)
+        away = _turn_between(trial, around) / (SPREAD_OF_RANGE * np.deg2rad(reach.degrees))
+        off = (shifts + (present - given)[:, None, 3:]) / (SPREAD_OF_RANGE * reach.pixels)
         fit -= 0.5 * np.square(away)[..., None]
         fit -= 0.5 * np.square(off).sum(axis=-1)[:, None]
         best = fit.reshape(len(fit), -1).argmax(axis=1)
         rotation, offset = np.divmod(best, shifts.shape[1])
         turns, moved = trial[each, rotation], shifts[each, offset]
-    return np.concatenate([_angles_of(turns), present[:, 3:] + moved], axis=1)
+    return np.concatenate([angles_of(turns), present[:, 3:] + moved], axis=1)
 
 
 def _turn_between(trial: Float64, around: Float64) -> Float64:
@@ -219,7 +262,7 @@ def _turn_between(trial: Float64, around: Float64) -> Float64:
     return np.asarray(np.arccos(np.clip(0.5 * (trace - 1.0), -1.0, 1.0)))
 
 
-def _angles_of(turns: Float64) -> Float64:
+def angles_of(turns: Float64) -> Float64:
     """Return RELION's angles (particle, 3) of matrices: `pose_matrices` the other way."""
     z = np.clip(turns[:, 2, 2], -1.0, 1.0)
     upright = 1.0 - np.abs(z) < 1e-10

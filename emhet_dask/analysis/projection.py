@@ -30,9 +30,11 @@ __all__ = [
     "SCATTER_OF_SUMS",
     "SliceGrid",
     "SliceOperator",
+    "cropped",
     "image_transforms",
     "images_of",
     "interpolation_dimming",
+    "part_of",
     "particles_per_operator",
     "plan_slices",
     "pose_matrices",
@@ -118,10 +120,14 @@ class SliceGrid:
         square = axis[:, None, None] + axis[:, None] + axis[self.reach :]
         return np.asarray(np.sqrt(square).reshape(-1) / np.float32(self.padding))
 
-    @property
+    @cached_property
     def voxel_shell(self) -> NDArray[np.int32]:
         """Return the shell (voxel,) of each voxel."""
         return np.rint(self.voxel_radius).astype(np.int32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without what follows from the three numbers, which is as large as a map."""
+        return _replanned, (self.box, self.radius, self.padding)
 
 
 def plan_slices(box: int, *, radius: int | None = None, padding: int = 2) -> SliceGrid:
@@ -149,6 +155,10 @@ def plan_slices(box: int, *, radius: int | None = None, padding: int = 2) -> Sli
     y, x = np.mgrid[-radius : radius + 1, : radius + 1]
     inside = (x**2 + y**2 <= radius**2) & ((x > 0) | (y >= 0))
     return SliceGrid(box, radius, padding, x[inside], y[inside])
+
+
+def _replanned(box: int, radius: int, padding: int) -> SliceGrid:
+    return plan_slices(box, radius=radius, padding=padding)
 
 
 def pose_matrices(angles: ArrayLike) -> NDArray[np.float64]:
@@ -329,6 +339,21 @@ def volume_transform(volume: ArrayLike, grid: SliceGrid) -> Complex64:
     chosen[axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis[inside:] ** 2 > inside**2] = 0
     found[1:-1, 1:-1, :-1] = chosen
     return found.reshape(-1)
+
+
+def part_of(volume: Complex64, grid: SliceGrid, to: SliceGrid) -> Complex64:
+    """Return the part (z, y, x) of a transform of one grid that a smaller one holds: a view."""
+    cut = grid.reach - to.reach
+    cube = volume.reshape(grid.shape)
+    ends = slice(cut, cube.shape[0] - cut)
+    return cube[ends, ends, : to.reach + 1]
+
+
+def cropped(volume: Complex64, grid: SliceGrid, to: SliceGrid) -> Complex64:
+    """Return the part (voxel,) of a transform of one grid that a smaller one holds."""
+    found = np.array(part_of(volume, grid, to)).reshape(-1)
+    found[to.voxel_radius > to.radius + 1] = 0
+    return found
 
 
 def image_transforms(

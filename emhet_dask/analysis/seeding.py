@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from emhet_dask.analysis.image_blocks import BlockSource
 from emhet_dask.analysis.mixture import Mixture, fit_mixtures, posteriors
 from emhet_dask.analysis.projection import Float32, SliceGrid
-from emhet_dask.analysis.subspace import Bounds, Evidence, Subspace, fit_subspace, held_out
+from emhet_dask.analysis.subspace import (
+    Bounds,
+    Evidence,
+    Subspace,
+    fit_subspaces,
+    held_out_sets,
+)
 
 __all__ = ["HalfFit", "Start", "find_start"]
 
@@ -112,23 +118,23 @@ def find_start(
     compute : callable
         Like `dask.compute`.
     """
-    subspaces = [
-        fit_subspace(
-            half,
-            prior,
-            grid=grid,
-            n_components=n_components,
-            iterations=_ITERATIONS,
-            bounds=bounds,
-            seed=seed + number,
-            compute=compute,
-        )
-        for number, half in enumerate(halves)
-    ]
-    others = [
-        held_out(halves[1 - number], subspace.components, grid=grid, compute=compute)
-        for number, subspace in enumerate(subspaces)
-    ]
+    subspaces = fit_subspaces(
+        halves,
+        prior,
+        grid=grid,
+        n_components=n_components,
+        iterations=_ITERATIONS,
+        bounds=bounds,
+        seed=seed,
+        compute=compute,
+    )
+    # Sets in the same order in every pass, so that workers have kept their blocks.
+    others = held_out_sets(
+        halves,
+        [subspace.components for subspace in subspaces[::-1]],
+        grid=grid,
+        compute=compute,
+    )[::-1]
     excesses = [_excess(other) for other in others]
     counts = [_worth_looking(excess) for excess in excesses]
     fit = dask.delayed(fit_mixtures, pure=False, traverse=False)

@@ -14,7 +14,7 @@ own noise, which is in the maps that were fitted to it, would speak for itself o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,26 @@ from numpy.typing import NDArray
 from emhet_dask.analysis.image_blocks import (
     BlockSource,
     ImageBlock,
+    Pass,
     complete_plane,
-    run_pass,
+    run_passes,
     spread,
 )
+from emhet_dask.analysis.many_matrices import beside, invert_symmetric
 from emhet_dask.analysis.projection import Complex64, Float32, SliceGrid
 from emhet_dask.analysis.support import Support
 from emhet_dask.analysis.symmetry import symmetrise_columns
 
-__all__ = ["Bounds", "Evidence", "Subspace", "fit_subspace", "held_out", "image_evidence"]
+__all__ = [
+    "Bounds",
+    "Evidence",
+    "Subspace",
+    "fit_subspace",
+    "fit_subspaces",
+    "held_out",
+    "held_out_sets",
+    "image_evidence",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -79,9 +90,10 @@ class Evidence:
 
     def posterior(self) -> tuple[Float32, Float32]:
         """Return mean and covariance of the coefficients under a standard normal prior."""
-        unit = np.eye(self.n_components, dtype=np.float32)
-        covariance = np.linalg.inv(self.precision + unit)
-        return np.einsum("nab,nb->na", covariance, self.pull), covariance
+        matrices = beside(self.precision)
+        matrices[np.diag_indices(self.n_components)] += 1.0
+        covariance = np.ascontiguousarray(invert_symmetric(matrices)[0].transpose(2, 0, 1))
+        return (covariance @ self.pull[..., None])[..., 0], covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +121,28 @@ _FREE = Bounds()
 
 
 def fit_subspace(
-    sources: Sequence[BlockSource],
+    sources: Sequence[BlockSource], prior: Float64, *, seed: int = 0, **options: Any
+) -> Subspace:
+    """Find components of one set of images; see `fit_subspaces`."""
+    return fit_subspaces([sources], prior, seed=seed, **options)[0]
+
+
+def fit_subspaces(
+    sets: Sequence[Sequence[BlockSource]],
     prior: Float64,
     *,
     grid: SliceGrid,
     n_components: int,
     iterations: int,
-    latents: Float32 | None = None,
     bounds: Bounds = _FREE,
     seed: int = 0,
     compute: Callable[..., tuple[Any, ...]] = dask.compute,
-) -> Subspace:
-    """Find components by expectation maximisation.
+) -> list[Subspace]:
+    """Find components of sets of images by expectation maximisation, each set for itself.
 
     Parameters
     ----------
-    sources : sequence of BlockSource
+    sets : sequence of sequence of BlockSource
         Of what the consensus leaves of the images.
     prior : array (shell,)
         Variance that the components are expected to have, from 0 to the radius.
@@ -132,55 +150,68 @@ def fit_subspace(
     n_components : int
     iterations : int
         Each is one pass over the images, as is the evidence at the end.
-    latents : array (particle, component), optional
-        Coefficients to begin with; random by default.
     bounds : Bounds
     seed : int
+        Of the coefficients that the first set begins with; the next one is of the second.
     compute : callable
         Like `dask.compute`.
 
     Returns
     -------
-    Subspace
+    list of Subspace
     """
-    count = sum(source.n_particles for source in sources)
     floor = np.maximum(prior, _LEAST_PRIOR * prior.max())
     weight = (1.0 / floor)[np.minimum(grid.voxel_shell, grid.radius)].astype(np.float32)
-    random = np.random.default_rng(seed).normal(size=(count, n_components))
-    mean = np.asarray(random if latents is None else latents, dtype=np.float32)
-    covariance = np.zeros((count, n_components, n_components), dtype=np.float32)
-    sums, _ = run_pass(
-        sources,
-        _first_sums,
-        radius=grid.radius,
-        own=spread(mean, sources),
-        compute=compute,
-    )
-    turn = np.eye(n_components)
-    for _ in range(iterations):
-        components, _ = _solve(sums, weight, grid, bounds)
-        sums, (mean, covariance) = run_pass(
+    fits = [
+        _fit(
             sources,
-            _expect_and_sum,
-            components,
-            radius=grid.radius,
-            compute=compute,
+            weight,
+            grid=grid,
+            n_components=n_components,
+            iterations=iterations,
+            bounds=bounds,
+            seed=seed + number,
         )
-        turn = _standard(mean, covariance, components)
-        back = np.linalg.inv(turn).astype(np.float32)
-        mean = mean @ back.T
+        for number, sources in enumerate(sets)
+    ]
+    # All sets go through the same number of passes, so that each pass is one over all images.
+    passes: list[Pass] = [next(fit) for fit in fits]
+    found: list[Subspace] = []
+    while not found:
+        results = run_passes(passes, radius=grid.radius, compute=compute)
+        passes = []
+        for fit, result in zip(fits, results, strict=True):
+            try:
+                passes.append(fit.send(result))
+            except StopIteration as end:
+                found.append(end.value)
+    return found
+
+
+def _fit(
+    sources: Sequence[BlockSource],
+    weight: Float32,
+    *,
+    grid: SliceGrid,
+    n_components: int,
+    iterations: int,
+    bounds: Bounds,
+    seed: int,
+) -> Generator[Pass, tuple[Any, Any], Subspace]:
+    """Find components: asks for passes over the images, and is sent what they gave."""
+    count = sum(source.n_particles for source in sources)
+    random = np.random.default_rng(seed)
+    mean = random.normal(size=(count, n_components)).astype(np.float32)
+    sums, _ = yield Pass(sources, _first_sums, own=spread(mean, sources))
+    before, back = np.zeros(0, dtype=np.complex64), np.eye(n_components, dtype=np.float32)
+    for _ in range(iterations):
+        before, _ = _solve(sums, weight, grid, bounds)
+        (*sums, moment), _ = yield Pass(sources, _expect_and_sum, (before,))
+        back = np.linalg.inv(_standard(moment / count, before)).astype(np.float32)
         sums = _turned(sums, back)
     components, inverse = _solve(sums, weight, grid, bounds)
-    covariance = np.einsum("ab,nbc,dc->nad", back, covariance, back)
-    (), (precision, pull) = run_pass(
-        sources,
-        _evidence_of_block,
-        components,
-        inverse,
-        radius=grid.radius,
-        own=list(zip(spread(mean, sources), spread(covariance, sources), strict=True)),
-        compute=compute,
-    )
+    shared = (before, back, components, inverse)
+    _, (precision, pull) = yield Pass(sources, _evidence_of_block, shared)
     evidence = Evidence(precision, pull)
     return Subspace(
         components,
@@ -207,10 +238,23 @@ def held_out(
     compute : callable
         Like `dask.compute`.
     """
-    _, (precision, pull) = run_pass(
-        sources, _held_out_of_block, components, radius=grid.radius, compute=compute
-    )
-    return Evidence(precision, pull)
+    return held_out_sets([sources], [components], grid=grid, compute=compute)[0]
+
+
+def held_out_sets(
+    sets: Sequence[Sequence[BlockSource]],
+    components: Sequence[Complex64],
+    *,
+    grid: SliceGrid,
+    compute: Callable[..., tuple[Any, ...]] = dask.compute,
+) -> list[Evidence]:
+    """Return as `held_out`, for sets of images with components of each."""
+    passes = [
+        Pass(sources, _held_out_of_block, (given,))
+        for sources, given in zip(sets, components, strict=True)
+    ]
+    found = run_passes(passes, radius=grid.radius, compute=compute)
+    return [Evidence(precision, pull) for _, (precision, pull) in found]
 
 
 # One block ----------------------------------------------------------------------------------------
@@ -223,12 +267,11 @@ def _first_sums(block: ImageBlock, mean: Float32) -> tuple[tuple[Any, ...], tupl
 
 def _expect_and_sum(
     block: ImageBlock, _: None, components: Complex64
-) -> tuple[tuple[Any, ...], tuple[Float32, Float32]]:
+) -> tuple[tuple[Any, ...], tuple[()]]:
     """Find the coefficients of a block's images, and add up what the next components need."""
-    predicted = block.predict(components)
-    mean, covariance = image_evidence(predicted, block.slices).posterior()
+    mean, covariance = image_evidence(block.predict(components), block.slices).posterior()
     second = covariance + mean[:, :, None] * mean[:, None, :]
-    return _sums(block, mean, second), (mean, covariance)
+    return (*_sums(block, mean, second), second.sum(axis=0, dtype=np.float64)), ()
 
 
 def _sums(block: ImageBlock, mean: Float32, second: Float32) -> tuple[Float32, Float32]:
@@ -273,15 +316,22 @@ def _held_out_of_block(
 
 
 def _evidence_of_block(
-    block: ImageBlock, own: tuple[Float32, Float32], components: Complex64, inverse: Float32
+    block: ImageBlock,
+    _: None,
+    before: Complex64,
+    back: Float32,
+    components: Complex64,
+    inverse: Float32,
 ) -> tuple[tuple[()], tuple[Float32, Float32]]:
     """Return the evidence of a block's images, each by components in which it has no part.
 
     Without an image the components at a voxel are, to first order, less by ``c w / H`` times
     ``z e - c C v``: w is its weight there, H the matrix that was solved, e what the image keeps
-    beyond its mean z, and C the covariance of that.
+    beyond its mean z, and C the covariance of that. z and C are those that the components were
+    made with: by the ones before, turned back.
     """
-    mean, covariance = own
+    mean, covariance = image_evidence(block.predict(before), block.slices).posterior()
+    mean, covariance = mean @ back.T, np.matmul(back, covariance @ back.T)
     q = mean.shape[1]
     looked_up = block.operator.project(components)
     transfer = block.transfer[..., None]
@@ -303,7 +353,7 @@ def _evidence_of_block(
 
 
 def _solve(
-    sums: tuple[Any, ...],
+    sums: Sequence[Any],
     weight: Float32,
     grid: SliceGrid,
     bounds: Bounds,
@@ -326,15 +376,14 @@ def _solve(
         values = symmetrise_columns(values, grid, bounds.operators)
         second = symmetrise_columns(second, grid, bounds.operators)
     inside = np.flatnonzero(grid.voxel_radius <= grid.radius + 1)
-    matrix = np.empty((len(inside), q, q), dtype=np.float32)
-    matrix[:, rows, columns] = second[inside]
-    matrix[:, columns, rows] = second[inside]
-    matrix[:, range(q), range(q)] += weight[inside, None]
-    inverse = np.linalg.inv(matrix)
+    matrix = np.empty((q, q, len(inside)), dtype=np.float32)
+    matrix[rows, columns] = matrix[columns, rows] = second[inside].T
+    matrix[np.diag_indices(q)] += weight[inside]
+    inverse = invert_symmetric(matrix)[0]
     components = np.zeros((len(data), q), dtype=np.complex64)
-    components[inside] = np.einsum("vab,vb->va", inverse, values[inside])
+    components[inside] = (inverse * values[inside].T).sum(axis=1).T
     packed = np.zeros((len(data), len(rows)), dtype=np.float32)
-    packed[inside] = inverse[:, rows, columns]
+    packed[inside] = inverse[rows, columns].T
     if bounds.support is not None:
         # What is left of the noise inside is left of an image's part in it, too.
         components = bounds.support.keep(components)
@@ -342,10 +391,8 @@ def _solve(
     return components, packed
 
 
-def _standard(mean: Float32, covariance: Float32, components: Complex64) -> Float64:
+def _standard(second: Float64, components: Complex64) -> Float64:
     """Return the matrix whose inverse gives coefficients variance 1, on orthogonal components."""
-    second = covariance.mean(axis=0, dtype=np.float64)
-    second += np.einsum("na,nb->ab", mean, mean, dtype=np.float64) / len(mean)
     values, vectors = np.linalg.eigh(second)
     root = (vectors * np.sqrt(values)) @ vectors.T
     overlap = (components.conj().T @ components).real.astype(np.float64)
@@ -353,7 +400,7 @@ def _standard(mean: Float32, covariance: Float32, components: Complex64) -> Floa
     return root @ turns[:, ::-1]
 
 
-def _turned(sums: tuple[Any, ...], back: Float32) -> tuple[Float32, Float32]:
+def _turned(sums: Sequence[Any], back: Float32) -> tuple[Float32, Float32]:
     """Return the sums for coefficients that are multiplied by a matrix."""
     data, packed = sums
     q = len(back)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import fft, ndimage
+from scipy import fft
 
-from emhet_dask.analysis.gridding import solve_map
+from emhet_dask.analysis.gridding import density_of
 from emhet_dask.analysis.projection import (
     Complex64,
     Float32,
@@ -88,24 +88,38 @@ def support_of(mask: ArrayLike, grid: SliceGrid) -> Support:
     inside = np.asarray(mask, dtype=np.float32)
     side, padded = 2 * grid.reach + 1, grid.box * grid.padding
     # Pixels from the middle, origin first as in a transform.
-    place = fft.fftfreq(side) * padded
-    points = np.stack(np.meshgrid(place, place, place, indexing="ij")) + grid.box // 2
-    sampled = ndimage.map_coordinates(inside, points, order=1, cval=0.0, output=np.float32)
-    distance = np.sqrt(np.square(points - grid.box // 2).sum(axis=0))
-    dimmed = np.sinc(np.minimum(distance / padded, 0.5)) ** 2
-    sampled /= np.square(dimmed, dtype=np.float32)
+    place = (fft.fftfreq(side) * padded).astype(np.float32)
+    look_up = _linear_weights(place + np.float32(grid.box // 2), grid.box)
+    sampled = inside
+    for _ in range(3):  # an axis at a time: the last one becomes the first
+        sampled = np.tensordot(look_up, sampled, axes=(1, 2))
+    square = np.square(place)
+    distance = np.sqrt(square[:, None, None] + square[:, None] + square)
+    sampled /= np.sinc(np.minimum(distance / np.float32(padded), np.float32(0.5))) ** 4
     # Of noise that was added up and is looked up, interpolation dims the power along each axis.
-    dim = np.sinc(place / padded) ** 4
-    window = dim[:, None, None] * dim[:, None] * dim
-    share = float((window * np.square(sampled)).sum() / window.sum())
-    return Support(grid, sampled, share)
+    dim = np.sinc(place.astype(np.float64) / padded) ** 4
+    power = np.square(sampled)
+    for _ in range(3):
+        power = power @ dim.astype(np.float32)
+    return Support(grid, sampled, float(power) / float(dim.sum()) ** 3)
+
+
+def _linear_weights(places: Float32, count: int) -> Float32:
+    """Return weights (place, pixel) of linear interpolation; 0 for places beyond the pixels."""
+    lower = np.clip(np.floor(places), 0, count - 2).astype(np.int64)
+    found = np.zeros((len(places), count), dtype=np.float32)
+    each = np.arange(len(places))
+    found[each, lower] = lower + 1 - places
+    found[each, lower + 1] = places - lower
+    found[(places < 0) | (places > count - 1)] = 0
+    return found
 
 
 def map_of(transform: Complex64, grid: SliceGrid) -> Float32:
     """Return the map (z, y, x) of a transform that slices are looked up in."""
-    density = solve_map(transform, np.ones(len(transform), dtype=np.float32), grid)
+    inside = np.where(grid.voxel_radius <= grid.radius, transform, np.complex64(0))
     dimmed = interpolation_dimming(grid.box, padding=grid.padding)
-    return np.asarray(density * np.square(dimmed), dtype=np.float32)
+    return np.asarray(density_of(inside, grid) * dimmed, dtype=np.float32)
 
 
 def disc(box: int, *, diameter: float, shifts: ArrayLike) -> Float32:

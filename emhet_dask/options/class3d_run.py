@@ -28,7 +28,7 @@ class Class3DRun(Run):
     )
     output: str = option(
         help="Folder for the results, in which RELION's programs find a job.",
-        kind=kinds.path(expected="a folder"),
+        kind=kinds.path(expected="a folder", url=True),
         flags=("-o",),
     )
     k: int | str = option(
@@ -125,9 +125,19 @@ class Class3DRun(Run):
         ),
         kind=kinds.number(minimum=0.1, maximum=30),
     )
+    global_search: float | None = option(
+        None,
+        help=(
+            "Look for poses from nothing, whatever is given: among orientations so many degrees "
+            "apart (7.5 is RELION's --healpix_order 2 with its oversampling) and within "
+            "--offset-range, against --ref first, in the first iterations, and then near what was "
+            "found, within --local-search or as many degrees. For small sets."
+        ),
+        kind=kinds.number(minimum=2, maximum=30),
+    )
     offset_range: float = option(
         3.0,
-        help="How far, in pixels, --local-search may move images.",
+        help="How far, in pixels, --local-search and --global-search may move images.",
         kind=kinds.number(minimum=0.1),
     )
     ini_high: float | None = option(

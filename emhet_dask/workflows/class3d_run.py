@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from emhet_dask.analysis.global_search import Scan
 from emhet_dask.analysis.local_search import SearchRange
 from emhet_dask.analysis.support import sphere
 from emhet_dask.analysis.symmetry import symmetry_operators
@@ -17,8 +18,10 @@ from emhet_dask.formats.particle_images import ParticleImages, open_images
 from emhet_dask.formats.star import read_particles
 from emhet_dask.options import command
 from emhet_dask.options.class3d_run import Class3DRun
-from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file
+from emhet_dask.runtime import fingerprint_file
+from emhet_dask.urls import Place
 from emhet_dask.workflows.stages.class_run_blocks import Particles
+from emhet_dask.workflows.stages.class_run_global import GlobalSearch, Handover, global_stage
 from emhet_dask.workflows.stages.class_run_images import (
     Filling,
     consensus_stage,
@@ -32,10 +35,11 @@ from emhet_dask.workflows.stages.class_run_iterations import (
 )
 from emhet_dask.workflows.stages.class_run_page import run_report_stage
 from emhet_dask.workflows.stages.class_run_poses import Search, poses_of, poses_stage
-from emhet_dask.workflows.stages.class_run_start import read_references, start_stage
+from emhet_dask.workflows.stages.class_run_start import Reference, read_references, start_stage
 from emhet_dask.workflows.stages.class_run_subtract import subtracted_stage
 from emhet_dask.workflows.stages.class_summary_jobs import open_jobs
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables, tables_stage
+from emhet_dask.workflows.stages.opening import opened
 
 __all__ = ["ClassificationRun", "class3d_run"]
 
@@ -50,7 +54,7 @@ class ClassificationRun:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     posteriors : ndarray of float32 (particle, class)
         Of the classes in use.
     n_supported : int or None
@@ -61,7 +65,7 @@ class ClassificationRun:
     headline : str
     """
 
-    folder: Path
+    folder: Place
     posteriors: np.ndarray
     n_supported: int | None
     settled: bool
@@ -125,46 +129,41 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
     operators = symmetry_operators(options.symmetry)
     names, groups = group_images(table, images, options.groups)
     first, most = _radii(options, images)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="class3d run",
-            inputs={
-                "particles": fingerprint_file(options.particles),
-                "stacks": {stack.path: fingerprint_file(stack.path) for stack in images.stacks},
-            },
-            parameters=options.parameters(
-                "particles",
-                "k",
-                "ref",
-                "iterations",
-                "tau2_fudge",
-                "particle_diameter",
-                "zero_mask",
-                "noise_mask",
-                "mask",
-                "subtract",
-                "symmetry",
-                "no_ctf",
-                "ctf_intact_first_peak",
-                "firstiter_cc",
-                "groups",
-                "scale",
-                "local_search",
-                "offset_range",
-                "ini_high",
-                "limit_resolution",
-                "components",
-                "restarts",
-                "seed",
-            ),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="class3d run",
+        inputs={
+            "particles": fingerprint_file(options.particles),
+            "stacks": {stack.path: fingerprint_file(stack.path) for stack in images.stacks},
+        },
+        recorded=(
+            "particles",
+            "k",
+            "ref",
+            "iterations",
+            "tau2_fudge",
+            "particle_diameter",
+            "zero_mask",
+            "noise_mask",
+            "mask",
+            "subtract",
+            "symmetry",
+            "no_ctf",
+            "ctf_intact_first_peak",
+            "firstiter_cc",
+            "groups",
+            "scale",
+            "local_search",
+            "global_search",
+            "offset_range",
+            "ini_high",
+            "limit_resolution",
+            "components",
+            "restarts",
+            "seed",
+        ),
+    ) as (results, client, progress):
         where: dict[str, Any] = {"results": results, "client": client, "progress": progress}
         filling = None
         if options.zero_mask or options.noise_mask:
@@ -195,15 +194,16 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
             mask_key = str(fingerprint_file(options.mask))
             particles = subtracted_stage(whole, mask, mask_key=mask_key, **where)
             transforms = "subtracted"
-        search = None
-        if options.local_search is not None:
-            search = Search(
-                poses_of(particles), SearchRange(options.local_search, options.offset_range)
-            )
-            particles = poses_stage(
-                particles, search, radius=first, most_radius=most, imaging=imaging, **where
-            )
-            transforms = "poses"
+        search, particles, transforms = _search(
+            options,
+            particles,
+            references,
+            transforms=transforms,
+            shells=(first, most),
+            diameter=diameter / images.pixel_size_angstrom,
+            imaging=imaging,
+            where=where,
+        )
         common = consensus_stage(particles, after=transforms, **imaging, **where)
         if whole is not None:
             common = replace(common, whole=whole.transform)
@@ -248,6 +248,7 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
                     "most_radius": most,
                 },
                 particle_diameter_angstrom=diameter,
+                pixel_size_angstrom=images.pixel_size_angstrom,
                 zero_mask=options.zero_mask,
                 symmetry=options.symmetry.upper(),
                 operators=operators,
@@ -259,13 +260,47 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
             ),
             **where,
         )
-        tables = tables_stage(open_jobs([str(results.path())]), collapsed_share=None, **where)
+        (job,) = open_jobs([str(results.path())])
+        place = results.place.absolute()
+        job = replace(job, name=place.name, place=str(place))
+        tables = tables_stage([job], collapsed_share=None, **where)
         headline = run_report_stage(
             tables, start, state, asked=options.k, stages=stages, results=results, progress=progress
         )
     return ClassificationRun(
-        Path(options.output), state.posteriors, start.n_supported, state.settled, tables, headline
+        results.place, state.posteriors, start.n_supported, state.settled, tables, headline
     )
+
+
+def _search(
+    options: Class3DRun,
+    particles: Particles,
+    references: list[Reference],
+    *,
+    transforms: str,
+    shells: tuple[int, int],
+    diameter: float,
+    imaging: dict[str, Any],
+    where: dict[str, Any],
+) -> tuple[Search | Handover | None, Particles, str]:
+    """Return how iterations search poses, particles at those found first, and the last stage."""
+    first, most = shells
+    if options.global_search is not None:
+        scan = Scan(options.global_search, options.offset_range, imaging["operators"])
+        everywhere = GlobalSearch(particles, references, scan, diameter)
+        posed = global_stage(
+            everywhere, radius=first, most_radius=most, parameters=imaging["parameters"], **where
+        )
+        reach = SearchRange(options.local_search or options.global_search, options.offset_range)
+        return Handover(everywhere, Search(None, reach)), posed, "global poses"
+    if options.local_search is not None:
+        reach = SearchRange(options.local_search, options.offset_range)
+        search = Search(poses_of(particles), reach)
+        posed = poses_stage(
+            particles, search, radius=first, most_radius=most, imaging=imaging, **where
+        )
+        return search, posed, "poses"
+    return None, particles, transforms
 
 
 def _refuse_together(options: Class3DRun, n_references: int) -> None:
@@ -281,6 +316,13 @@ def _refuse_together(options: Class3DRun, n_references: int) -> None:
             "--subtract and --local-search: expected one of them; what is subtracted depends on "
             "the poses, so search first, and subtract in a run on what that wrote"
         )
+    if options.subtract and options.global_search is not None:
+        raise InputError(
+            "--subtract and --global-search: expected one of them; search first, and subtract in a "
+            "run on what that wrote"
+        )
+    if options.global_search is not None and not n_references:
+        raise InputError("--global-search: expected --ref, one or more maps to begin with")
     if options.firstiter_cc and n_references < 2:
         raise InputError(
             f"--firstiter-cc: expected a map per class with --ref, got {n_references or 'none'}"

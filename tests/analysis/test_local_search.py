@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 from emhet_dask.analysis.local_search import (
     Poses,
     SearchRange,
-    _angles_of,
     angles_between,
+    angles_of,
     ball_grid,
     search_poses,
 )
@@ -26,7 +26,7 @@ def test_angles_are_those_of_matrices():
     rng = np.random.default_rng(0)
     angles = rng.uniform([-180, 0, -180], [180, 180, 180], (50, 3))
     angles = np.concatenate([angles, [[30, 0, 20], [30, 180, 20], [0, 90, 0]]])
-    found = _angles_of(pose_matrices(angles))
+    found = angles_of(pose_matrices(angles))
     np.testing.assert_allclose(found[:50], angles[:50], atol=1e-6)
     np.testing.assert_allclose(pose_matrices(found), pose_matrices(angles), atol=1e-7)
 

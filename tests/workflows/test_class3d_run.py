@@ -302,6 +302,35 @@ def test_poses_that_are_wrong_come_back(client, tmp_path):
     assert adjusted_rand_score(run.labels, again.labels) > 0.9
 
 
+@pytest.mark.slow
+def test_poses_are_found_from_nothing(client, tmp_path):
+    fake = fake_particles(300, snr=8.0, seed=3)
+    rng = np.random.default_rng(1)
+    lost = replace(fake, angles=rng.uniform(-180, 180, fake.angles.shape))
+    star = write_particles(tmp_path / "true", fake)
+    emhet_dask.reconstruct(star, output=tmp_path / "map", cluster=client, quiet=True)
+    star = write_particles(tmp_path / "set", lost)
+    out = tmp_path / "job"
+    run = emhet_dask.class3d_run(
+        star,
+        output=out,
+        k=2,
+        ref=str(tmp_path / "map" / "state_000.mrc"),
+        global_search=15.0,
+        iterations=3,
+        cluster=client,
+        **OPTIONS,
+    )
+    last = max(out.glob("run_it*_data.star"))
+    images = open_images(read_particles(last), root=star.parent)
+    error = angles_between(images.angles, fake.angles)
+    assert np.median(angles_between(lost.angles, fake.angles)) > 90
+    assert (error < 10).mean() > 0.9
+    assert adjusted_rand_score(fake.states, run.labels) > 0.8
+    rounds = pd.read_csv(out / "global_search.csv")
+    assert rounds["median_turn_degrees"].iloc[-1] < 5
+
+
 def test_one_state_is_one_class(client, tmp_path):
     star = write_particles(tmp_path / "one", fake_particles(300, shares=(1.0,), seed=4))
     run = emhet_dask.class3d_run(star, output=tmp_path / "job", k="auto", cluster=client, **OPTIONS)
@@ -334,6 +363,11 @@ def test_a_reference_of_the_other_hand_is_refused(particles, finished, tmp_path)
         (
             {"subtract": True, "mask": "loud.mrc", "local_search": 5.0},
             "--subtract and --local-search: expected one of them",
+        ),
+        ({"global_search": 10.0}, "--global-search: expected --ref, one or more maps"),
+        (
+            {"subtract": True, "mask": "loud.mrc", "global_search": 10.0},
+            "--subtract and --global-search: expected one of them",
         ),
         ({"firstiter_cc": True}, "--firstiter-cc: expected a map per class with --ref, got none"),
         ({"symmetry": "X3"}, "--symmetry: got 'X3'"),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from distributed import get_worker
 
 from emhet_dask.analysis.ctf import CtfParameters, contrast_transfer
 from emhet_dask.analysis.image_blocks import ImageBlock
 from emhet_dask.analysis.projection import (
     SliceGrid,
+    cropped,
     particles_per_operator,
     plan_slices,
     pose_matrices,
@@ -23,22 +26,32 @@ from emhet_dask.analysis.projection import (
 )
 from emhet_dask.formats.particle_images import ParticleImages
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = [
     "Consensus",
     "Particles",
+    "Placed",
     "StoredBlock",
     "block_rows",
     "cut_blocks",
     "halves_of",
+    "kept_bytes",
     "radial_order",
+    "rows_of_halves",
 ]
 
 _FEWEST_BLOCKS = 8
 _LEAST_PARTICLES = 16
 _MOST_PARTICLES = 1024
 _OPERATOR_BYTES = 128 << 20
-# What one worker keeps, so that blocks are not made again in every pass.
+# Pixels of all images of a block, for a pass over it to take longer than handing it out.
+_WORTH_A_TASK = 1 << 17
+# What one worker keeps, so that blocks are not made again in every pass: so much, or a part of the
+# memory that it may use.
 _KEPT_BYTES = 512 << 20
+_KEPT_PART = 0.2
 
 
 @dataclass(frozen=True)
@@ -144,8 +157,8 @@ class StoredBlock:
 
     def load(self, radius: int) -> ImageBlock:
         """Return the block with its pixels up to a radius."""
-        key = (self.key, self.start, self.parity, radius)
-        return _KEPT.get(key, lambda: self._load(radius))
+        place = (self.start, len(self.particles.images), self.parity)
+        return _KEPT.get((self.key, radius), place, lambda: self._load(radius))
 
     def _load(self, radius: int) -> ImageBlock:
         particles = self.particles[self.rows]
@@ -162,7 +175,8 @@ class StoredBlock:
             slices *= shift_ramps(moved, grid)
         transfer = _transfer(particles, grid)
         if self.consensus is not None:
-            whole = np.load(self.consensus.path)
+            # Of a file that is mapped, only the part of few shells is read.
+            whole = np.load(self.consensus.path, mmap_mode="r")
             mean = cropped(whole, plan_slices(images.box), grid)
             slices -= operator.project(mean[:, None])[..., 0] * transfer
             # The mean density of a map, shell 0, is nobody's.
@@ -173,41 +187,67 @@ class StoredBlock:
         return ImageBlock(operator, slices, transfer)
 
 
-def cropped(volume: np.ndarray, grid: SliceGrid, to: SliceGrid) -> np.ndarray:
-    """Return the part of a transform (voxel,) of one grid that a smaller one holds."""
-    cut = grid.reach - to.reach
-    cube = volume.reshape(grid.shape)
-    ends = slice(cut, cube.shape[0] - cut)
-    found = cube[ends, ends, : to.reach + 1].reshape(-1).copy()
-    found[to.voxel_radius > to.radius + 1] = 0
-    return found
-
-
-def cut_blocks(particles: Particles, consensus: Consensus | None = None) -> list[StoredBlock]:
-    """Cut particles into blocks, by their number and box alone."""
+def cut_blocks(
+    particles: Particles, consensus: Consensus | None = None, *, radius: int | None = None
+) -> list[StoredBlock]:
+    """Cut particles into blocks for comparisons up to a radius, by their number and box alone."""
     key = _key(particles, consensus)
     return [
         StoredBlock(particles[rows], rows.start, key, consensus)
-        for rows in block_rows(particles.images)
+        for rows in block_rows(particles.images, radius=radius)
     ]
 
 
-def block_rows(images: ParticleImages) -> list[slice]:
-    """Return the rows of each block."""
+def block_rows(images: ParticleImages, *, radius: int | None = None) -> list[slice]:
+    """Return the rows of each block: those of the full radius, or several of them together."""
     count = len(images)
+    full = plan_slices(images.box)
     most = min(
         _MOST_PARTICLES,
-        particles_per_operator(plan_slices(images.box), nbytes=_OPERATOR_BYTES),
+        particles_per_operator(full, nbytes=_OPERATOR_BYTES),
         max(_LEAST_PARTICLES, -(-count // _FEWEST_BLOCKS)),
     )
     size = max(2, most - most % 2)  # rows of even and odd numbers stay what they are
+    if radius is not None:
+        pixels = plan_slices(images.box, radius=radius).n_pixels
+        size *= max(1, _WORTH_A_TASK // (pixels * size))
     return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+
+
+class Placed:
+    """Like `dask.compute`, and tells passes which workers there are, so that blocks come back.
+
+    Attributes
+    ----------
+    homes : list of str
+        Addresses of the workers, one for each of their threads, always in the same order.
+    """
+
+    def __init__(self, compute: Callable[..., tuple[Any, ...]], client: Client) -> None:
+        self._compute, self._client = compute, client
+
+    @property
+    def homes(self) -> list[str]:
+        """Return the workers of now: they may come and go between passes."""
+        threads = self._client.nthreads()
+        return [address for address in sorted(threads) for _ in range(threads[address])]
+
+    def __call__(self, *collections: Any) -> tuple[Any, ...]:
+        """Compute collections together."""
+        return self._compute(*collections)
 
 
 def halves_of(blocks: Sequence[StoredBlock]) -> tuple[list[StoredBlock], list[StoredBlock]]:
     """Return the particles of even and of odd rows, block by block."""
     even = [replace(block, parity=0) for block in blocks]
     odd = [replace(block, parity=1) for block in blocks]
+    return even, odd
+
+
+def rows_of_halves(blocks: Sequence[StoredBlock]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the particles of `halves_of`, in their order."""
+    every = [np.arange(each.start, each.start + len(each.particles.images)) for each in blocks]
+    even, odd = (np.concatenate([rows[parity::2] for rows in every]) for parity in (0, 1))
     return even, odd
 
 
@@ -245,29 +285,54 @@ def _transfer(particles: Particles, grid: SliceGrid) -> np.ndarray:
     return np.asarray(factor * amplitude)
 
 
+def kept_bytes(limit: int | None) -> int:
+    """Return how much a worker keeps of blocks, at most, by the memory that it may use."""
+    return _KEPT_BYTES if not limit else min(_KEPT_BYTES, int(_KEPT_PART * limit))
+
+
+def _limit() -> int | None:
+    """Return the memory that the worker may use, where this is run on one."""
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # no worker: a computation in this process
+        return None
+    return None if limit is None else int(limit)
+
+
 class _Kept:
-    """Blocks of late, up to so many bytes."""
+    """Blocks of late, up to so many bytes.
+
+    Passes go through all blocks in turn. Where they are more than can be kept, those that came
+    first stay: the least recently used would always be the one that is needed next. What was kept
+    for other passes, of another radius or other poses, makes room.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: OrderedDict[object, tuple[ImageBlock, int]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[object, object], tuple[ImageBlock, int]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: object, make: object) -> ImageBlock:
+    def get(self, kind: object, place: object, make: Callable[[], ImageBlock]) -> ImageBlock:
+        key = kind, place
         with self._lock:
             if key in self._blocks:
                 self._blocks.move_to_end(key)
                 return self._blocks[key][0]
-        block = make()  # type: ignore[operator]
+        block = make()
         size = _bytes_of(block)
         with self._lock:
-            if key not in self._blocks and size <= _KEPT_BYTES:
+            if key not in self._blocks and self._has_room(kind, size):
                 self._blocks[key] = block, size
                 self._bytes += size
-            while self._bytes > _KEPT_BYTES:
-                _, (_, freed) = self._blocks.popitem(last=False)
-                self._bytes -= freed
         return block
+
+    def _has_room(self, kind: object, size: int) -> bool:
+        most = kept_bytes(_limit())
+        others = [key for key in self._blocks if key[0] != kind]
+        while self._bytes + size > most and others:
+            _, freed = self._blocks.pop(others.pop(0))
+            self._bytes -= freed
+        return self._bytes + size <= most
 
     def clear(self) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import zarr
 
 from emhet_dask.analysis.common_map import consensus_and_noise, group_scales
+from emhet_dask.analysis.gridding import shell_mean
 from emhet_dask.analysis.projection import image_transforms, plan_slices
 from emhet_dask.analysis.support import disc, filled_with_noise, map_of
 from emhet_dask.errors import InputError
@@ -21,9 +22,11 @@ from emhet_dask.formats.mrc import write_map
 from emhet_dask.formats.particle_images import ParticleImages, read_images
 from emhet_dask.formats.star import ParticleTable
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.class_costs import Imaging
 from emhet_dask.workflows.stages.class_run_blocks import (
     Consensus,
     Particles,
+    Placed,
     StoredBlock,
     block_rows,
     cut_blocks,
@@ -73,6 +76,8 @@ class Common:
         Amplitude.
     whole : ndarray (voxel,) or None
         Transform of the consensus before a part of it was subtracted.
+    consensus : Consensus or None
+        As blocks read it.
     """
 
     particles: Particles
@@ -81,6 +86,22 @@ class Common:
     weight: np.ndarray
     noise: np.ndarray
     whole: np.ndarray | None = None
+    consensus: Consensus | None = None
+
+    def blocks_for(self, radius: int) -> list[StoredBlock]:
+        """Return blocks for comparisons up to a radius: larger ones where there are few shells."""
+        return cut_blocks(self.particles, self.consensus, radius=radius)
+
+    @cached_property
+    def power(self) -> np.ndarray:
+        """Return the mean power (shell,) of the consensus."""
+        grid = plan_slices(self.particles.images.box)
+        return shell_mean(np.square(np.abs(self.transform)), grid)
+
+    @cached_property
+    def mean_weight(self) -> np.ndarray:
+        """Return the mean weight (shell,)."""
+        return shell_mean(self.weight, plan_slices(self.particles.images.box))
 
     @property
     def power_from(self) -> np.ndarray:
@@ -166,6 +187,7 @@ def images_stage(
     """
 
     def build(workspace: Path) -> None:
+        results.state(Imaging.on(client, images).transforms(filled=filling is not None))
         path = create_transforms(workspace / IMAGES, images)
         blocks = [(images[each], each.start) for each in block_rows(images)]
         write = partial(_write_block, path, filling)
@@ -248,7 +270,9 @@ def consensus_stage(
     """
 
     def build(workspace: Path) -> None:
-        with progress.computing(client, label=name) as compute:
+        results.state(Imaging.on(client, particles.images).consensus(stage=name))
+        with progress.computing(client, label=name) as anywhere:
+            compute = Placed(anywhere, client)
             found = find_consensus(
                 particles, operators=operators, correct_scale=correct_scale, compute=compute
             )
@@ -346,7 +370,8 @@ def load_consensus(folder: Path, particles: Particles) -> Common:
     key = hashlib.blake2b(transform.tobytes() + noise.tobytes()).hexdigest()
     consensus = Consensus(str(folder / "transform.npy"), noise, key)
     blocks = cut_blocks(owned, consensus)
-    return Common(owned, blocks, transform, np.load(folder / "weight.npy"), noise)
+    weight = np.load(folder / "weight.npy")
+    return Common(owned, blocks, transform, weight, noise, consensus=consensus)
 
 
 def _noise_table(common: Common) -> pd.DataFrame:

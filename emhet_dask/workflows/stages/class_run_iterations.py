@@ -11,6 +11,8 @@ import numpy as np
 import zarr
 
 from emhet_dask.analysis.classification import (
+    Classes,
+    ClassSums,
     add_up,
     classes_of,
     informative_shell,
@@ -18,8 +20,8 @@ from emhet_dask.analysis.classification import (
     next_prior,
 )
 from emhet_dask.analysis.gridding import shell_mean
-from emhet_dask.analysis.projection import SCATTER_OF_SUMS, SliceGrid, plan_slices
-from emhet_dask.analysis.support import map_of, support_of
+from emhet_dask.analysis.projection import SCATTER_OF_SUMS, SliceGrid, part_of, plan_slices
+from emhet_dask.analysis.support import Support, map_of, sphere, support_of
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.formats.relion_write import (
     ClassSpectra,
@@ -29,6 +31,9 @@ from emhet_dask.formats.relion_write import (
 )
 from emhet_dask.formats.star import ParticleTable
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.class_costs import Imaging
+from emhet_dask.workflows.stages.class_run_blocks import Placed
+from emhet_dask.workflows.stages.class_run_global import Handover
 from emhet_dask.workflows.stages.class_run_images import (
     Common,
     find_consensus,
@@ -55,8 +60,6 @@ _SETTLED = 0.001
 # Shells that are compared beyond the last one in which classes are seen to differ.
 _SHELLS_BEYOND = 4
 _SIGNIFICANT = 0.999
-# Mean change of poses, over the range that is searched, that is none any more.
-_AT_REST = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +109,7 @@ class IterationOptions:
     most_radius : int
     parameters : dict
         For the record.
-    particle_diameter_angstrom : float
+    particle_diameter_angstrom, pixel_size_angstrom : float
     zero_mask : bool
     symmetry : str
     operators : ndarray (operator, 3, 3)
@@ -116,7 +119,7 @@ class IterationOptions:
     seed : int
     job : str
         Name of the job's folder, for its files.
-    search : Search or None
+    search : Search, Handover or None
         Of poses, after every iteration.
     """
 
@@ -127,6 +130,7 @@ class IterationOptions:
     most_radius: int
     parameters: dict[str, Any]
     particle_diameter_angstrom: float
+    pixel_size_angstrom: float
     zero_mask: bool
     symmetry: str
     operators: np.ndarray
@@ -134,7 +138,7 @@ class IterationOptions:
     mask_name: str | None
     seed: int
     job: str
-    search: Search | None
+    search: Search | Handover | None
 
 
 def iteration_stages(
@@ -170,8 +174,9 @@ def iteration_stages(
         number = state.number + 1
         name = f"iteration {number}"
         build = partial(
-            _iterate, common, state, table=table, options=options, client=client, progress=progress
-        )
+            _iterate, common, state, table=table, options=options, results=results, client=client,
+            progress=progress,
+        )  # fmt: skip
         results.stage(
             name,
             parameters=options.parameters if number == 1 else {},
@@ -214,32 +219,44 @@ def _iterate(
     *,
     table: ParticleTable,
     options: IterationOptions,
+    results: ResultsFolder,
     client: Client,
     progress: Progress,
 ) -> None:
     images = common.particles.images
-    full, grid = plan_slices(images.box), plan_slices(images.box, radius=state.radius)
+    imaging = Imaging.on(client, images)
+    for work in imaging.iteration(
+        f"iteration {state.number + 1}",
+        radius=state.radius,
+        classes=state.posteriors.shape[1],
+        written=options.k,
+        searched=options.search is not None,
+    ):
+        results.state(work)
+    grid = plan_slices(images.box, radius=state.radius)
     noise = state.noise[: grid.radius + 1]
     support = support_of(options.mask, grid)
     number = state.number + 1
-    with progress.computing(client, label=f"iteration {number}") as compute:
+    blocks = common.blocks_for(grid.radius)
+    with progress.computing(client, label=f"iteration {number}") as anywhere:
+        compute = Placed(anywhere, client)
         sums = add_up(
-            common.blocks,
+            blocks,
             state.posteriors,
             grid=grid,
             noise=noise,
             operators=options.operators,
             compute=compute,
         )
-        prior = next_prior(sums)
+        prior = _prior(sums, support, options)
         classes = classes_of(sums, options.tau2_fudge * prior, support=support)
-        found = judge(common.blocks, classes, state.posteriors, noise=noise, compute=compute)
-        volumes = _whole_maps(common.transform, full, classes.difference, grid, options.k)
+        found = judge(blocks, classes, state.posteriors, noise=noise, compute=compute)
         poses = moved = None
         if options.search is not None:
             poses = options.search.run(
                 common,
                 (classes.difference, found.posteriors),
+                number=number,
                 radius=grid.radius,
                 operators=options.operators,
                 compute=compute,
@@ -257,6 +274,7 @@ def _iterate(
     changed = float((before != labels).mean())
     reach = min(informative_shell(sums, prior) + _SHELLS_BEYOND, options.most_radius)
     radius = max(state.radius, reach)
+    at_rest = moved is None or options.search is None or options.search.at_rest(number, moved)
     whole = state.noise.copy()
     whole[: grid.radius + 1] = found.noise
     after = State(
@@ -265,35 +283,43 @@ def _iterate(
         noise=whole,
         radius=radius,
         changed=changed,
-        settled=changed <= _SETTLED and radius == state.radius and _at_rest(moved, options),
+        settled=changed <= _SETTLED and radius == state.radius and at_rest,
         log_likelihood=found.log_likelihood,
         moved=moved,
     )
     stem = iteration_stem(number)
-    write = partial(_write_map, full, images.pixel_size_angstrom)
+    write = partial(_write_map, _transform_file(common), grid, images.pixel_size_angstrom)
+    differences = _inside(classes)
     targets = [
-        (workspace / f"{stem}_class{k + 1:03d}.mrc", volume) for k, volume in enumerate(volumes.T)
+        (workspace / f"{stem}_class{k + 1:03d}.mrc", differences.get(k)) for k in range(options.k)
     ]
     for _ in progress.map(client, write, targets, label="maps", unit="maps"):
         pass
     _write_state(workspace, after)
-    spectra = _spectra(common, volumes, after, full, options.k)
+    spectra = _spectra(common, after, _powers(common, grid, differences, options.k))
     facts = _facts(common, after, state.radius, options)
     if poses is not None:
         table = posed(table, poses, pixel_size_angstrom=images.pixel_size_angstrom)
     write_iteration(workspace, options.job, table, facts, spectra)
 
 
+def _prior(sums: ClassSums, support: Support, options: IterationOptions) -> np.ndarray:
+    """Return the variance (shell,) of differences, over how much of the noise is in their mask.
+
+    What a voxel of the transform has of noise counts for less by as much as the mask that is asked
+    for is smaller than the particle.
+    """
+    if options.mask_name is None:
+        return next_prior(sums)
+    grid = sums.grid
+    diameter = options.particle_diameter_angstrom / options.pixel_size_angstrom
+    whole = support_of(sphere(grid.box, diameter=diameter), grid)
+    return next_prior(sums, focus=support) * max(1.0, whole.share / support.share)
+
+
 def _next_folder(number: int) -> str:
     """Return where an iteration leaves the consensus at the poses that it found."""
     return f"{iteration_stem(number)}_consensus"
-
-
-def _at_rest(moved: tuple[float, float] | None, options: IterationOptions) -> bool:
-    """Return whether poses changed by less than the finest step of the search."""
-    if moved is None or options.search is None:
-        return True
-    return moved[0] <= _AT_REST * options.search.reach.degrees
 
 
 def _write_state(workspace: Path, state: State) -> None:
@@ -323,35 +349,48 @@ def _write_state(workspace: Path, state: State) -> None:
     )
 
 
-def _whole_maps(
-    mean: np.ndarray, full: SliceGrid, difference: np.ndarray, grid: SliceGrid, count: int
+def _inside(classes: Classes) -> dict[int, np.ndarray]:
+    """Return the differences (voxel,) of classes from the consensus, up to the radius."""
+    within = classes.grid.voxel_radius <= classes.grid.radius
+    return {k: np.where(within, each, 0) for k, each in enumerate(classes.difference.T)}
+
+
+def _transform_file(common: Common) -> str:
+    if common.consensus is None:
+        raise ValueError("what images have in common was not stored")
+    return common.consensus.path
+
+
+def _write_map(
+    path: str, grid: SliceGrid, voxel_size: float, target: tuple[Path, np.ndarray | None]
+) -> None:
+    """Write the map of the consensus and what is added to it; an empty class is the consensus."""
+    name, difference = target
+    full, whole = plan_slices(grid.box), np.load(path)
+    if difference is not None:
+        part_of(whole, full, grid)[...] += difference.reshape(grid.shape)
+    write_map(name, map_of(whole, full), voxel_size_angstrom=voxel_size)
+
+
+def _powers(
+    common: Common, grid: SliceGrid, differences: dict[int, np.ndarray], count: int
 ) -> np.ndarray:
-    """Return transforms (voxel, class) of whole maps; an empty class is the consensus."""
-    found = np.repeat(mean[:, None], count, axis=1).reshape(*full.shape, count)
-    cut = full.reach - grid.reach
-    ends = slice(cut, full.shape[0] - cut)
-    used = difference.shape[1]
-    inside = np.where(grid.voxel_radius[:, None] <= grid.radius, difference, 0)
-    found[ends, ends, : grid.reach + 1, :used] += inside.reshape(*grid.shape, used)
-    return found.reshape(-1, count)
+    """Return the mean power (class, shell) of whole maps."""
+    full = plan_slices(grid.box)
+    found = np.repeat(common.power[None], count, axis=0)
+    mean = part_of(common.transform, full, grid).reshape(-1)
+    for k, difference in differences.items():
+        power = np.square(np.abs(mean + difference))
+        found[k, : grid.radius + 1] = shell_mean(power, grid)
+    return found
 
 
-def _write_map(grid: SliceGrid, voxel_size: float, target: tuple[Path, np.ndarray]) -> None:
-    path, transform = target
-    write_map(path, map_of(transform, grid), voxel_size_angstrom=voxel_size)
-
-
-def _spectra(
-    common: Common, volumes: np.ndarray, state: State, full: SliceGrid, count: int
-) -> ClassSpectra:
+def _spectra(common: Common, state: State, power: np.ndarray) -> ClassSpectra:
     # RELION divides transforms of images by their number of pixels, and counts real and imaginary
     # parts of noise apart.
-    scale = 1.0 / full.box**4
-    shares = _shares(state, count)
-    power = np.stack([shell_mean(np.square(np.abs(volume)), full) for volume in volumes.T])
-    weight = shell_mean(common.weight, full)
-    with np.errstate(divide="ignore"):
-        sigma2 = SCATTER_OF_SUMS / np.maximum(weight * shares[:, None], 1e-30)
+    scale = 1.0 / common.particles.images.box**4
+    shares = _shares(state, len(power))
+    sigma2 = SCATTER_OF_SUMS / np.maximum(common.mean_weight * shares[:, None], 1e-30)
     empty = (shares == 0)[:, None]
     return ClassSpectra(
         tau2=np.where(empty, 0.0, power * scale),

@@ -17,10 +17,11 @@ from emhet_dask.report.convergence import convergence_figure, spectrum_figure
 from emhet_dask.report.html import Picture, Section, write_report
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
-from emhet_dask.runtime import Progress, ResultsFolder, format_bytes, read_run
+from emhet_dask.runtime import Progress, ResultsFolder
 from emhet_dask.workflows.stages.class_run_iterations import State
 from emhet_dask.workflows.stages.class_run_start import StartFacts
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["run_report_stage"]
 
@@ -93,6 +94,8 @@ def run_report_stage(
         files = {f"figures/{name}.png": function for name, function in draw.items()}
         with progress.task("figures", total=len(files), unit="figures") as task:
             save_all(files, workspace, done=partial(task.update, 1))
+        about = provenance(results.path())
+        del about["Input"]  # a fingerprint of every stack
         write_report(
             workspace / "report.html",
             title="3D classification",
@@ -106,7 +109,7 @@ def run_report_stage(
                     if name in draw
                 ),
             ],
-            provenance=_provenance(results.path()),
+            provenance=about,
         )
 
     results.stage(
@@ -177,15 +180,3 @@ def _class_table(classes: pd.DataFrame, used: int) -> pd.DataFrame:
             "Resolution, Å": rows["resolution_A"].round(1),
         }
     )
-
-
-def _provenance(root: Path) -> dict[str, dict[str, object]]:
-    run = read_run(root)
-    return {
-        "Parameters": {name: value for name, value in run.parameters.items() if value is not None},
-        "Time and memory of the stages": {
-            name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"
-            for name, record in run.stages.items()
-        },
-        "Versions": dict(run.versions),
-    }

@@ -11,10 +11,15 @@ import numpy as np
 import pandas as pd
 
 from emhet_dask.analysis.local_search import Poses, SearchRange, angles_between, search_poses
-from emhet_dask.analysis.projection import plan_slices
+from emhet_dask.analysis.projection import cropped, plan_slices
 from emhet_dask.formats.star import ParticleTable
 from emhet_dask.runtime import Progress, ResultsFolder
-from emhet_dask.workflows.stages.class_run_blocks import Particles, cropped, halves_of
+from emhet_dask.workflows.stages.class_costs import Imaging
+from emhet_dask.workflows.stages.class_run_blocks import (
+    Particles,
+    halves_of,
+    rows_of_halves,
+)
 from emhet_dask.workflows.stages.class_run_images import (
     Common,
     consensus_of_half,
@@ -39,6 +44,8 @@ __all__ = [
 
 POSES = "poses"
 _ROUNDS = 3
+# Mean change of poses, over the range that is searched, that is none any more.
+_AT_REST = 0.05
 # Shells by which rounds go beyond one another.
 _MORE_SHELLS = 2
 
@@ -49,12 +56,12 @@ class Search:
 
     Attributes
     ----------
-    given : Poses
-        Of the STAR file.
+    given : Poses or None
+        Of the STAR file; without them searches are around the present ones.
     reach : SearchRange
     """
 
-    given: Poses
+    given: Poses | None
     reach: SearchRange
 
     def run(
@@ -62,6 +69,7 @@ class Search:
         common: Common,
         classes: tuple[np.ndarray, np.ndarray],
         *,
+        number: int,
         radius: int,
         operators: np.ndarray,
         compute: Callable[..., tuple[Any, ...]],
@@ -76,6 +84,8 @@ class Search:
         common : Common
         classes : tuple of array (voxel, class) and array (particle, class)
             Differences from the consensus up to the radius, and probabilities.
+        number : int
+            Of the iteration; all are searched in the same way.
         radius : int
         operators : ndarray (operator, 3, 3)
             Of the point group.
@@ -85,11 +95,10 @@ class Search:
         grid, full = plan_slices(box, radius=radius), plan_slices(box)
         difference, posteriors = classes
         present = poses_of(common.particles)
-        parts = [(block.start, len(block.particles.images)) for block in common.blocks]
-        every = [np.arange(start, start + count) for start, count in parts]
+        given = present if self.given is None else self.given
         angles, shifts = present.angles.copy(), present.shifts.copy()
-        for parity, half in enumerate(halves_of(common.blocks)):
-            rows = np.concatenate([each[parity::2] for each in every])
+        halves = zip(halves_of(common.blocks), rows_of_halves(common.blocks), strict=True)
+        for parity, (half, rows) in enumerate(halves):
             other = consensus_of_half(
                 common.particles, 1 - parity, operators=operators, compute=compute
             )
@@ -97,7 +106,7 @@ class Search:
                 half,
                 (cropped(other, full, grid)[:, None] + difference, posteriors[rows]),
                 cropped(common.transform, full, grid),
-                given=Poses(self.given.angles[rows], self.given.shifts[rows]),
+                given=Poses(given.angles[rows], given.shifts[rows]),
                 present=Poses(present.angles[rows], present.shifts[rows]),
                 reach=self.reach,
                 grid=grid,
@@ -105,6 +114,10 @@ class Search:
             )
             angles[rows], shifts[rows] = found.angles, found.shifts
         return Poses(angles, shifts)
+
+    def at_rest(self, number: int, moved: tuple[float, float]) -> bool:
+        """Return whether poses changed by less than the finest step, in degrees and pixels."""
+        return moved[0] <= _AT_REST * self.reach.degrees
 
 
 def poses_of(particles: Particles) -> Poses:
@@ -149,6 +162,10 @@ def poses_stage(
     """
 
     def build(workspace: Path) -> None:
+        costs = Imaging.on(client, particles.images)
+        reach = min(radius + _MORE_SHELLS * (_ROUNDS - 1), most_radius)
+        results.state(costs.consensus(stage=POSES))
+        results.state(costs.search(stage=POSES, radius=reach, classes=1))
         owned = particles
         everything = np.ones((len(particles.images), 1), dtype=np.float32)
         with progress.computing(client, label=POSES) as compute:
@@ -168,6 +185,7 @@ def poses_stage(
                 poses = search.run(
                     common,
                     (none, everything),
+                    number=0,
                     radius=shells,
                     operators=imaging["operators"],
                     compute=compute,

@@ -13,7 +13,7 @@ import zarr
 
 from emhet_dask.analysis.classification import Classes, judge
 from emhet_dask.analysis.gridding import shell_mean
-from emhet_dask.analysis.projection import SliceGrid, plan_slices, volume_transform
+from emhet_dask.analysis.projection import SliceGrid, cropped, plan_slices, volume_transform
 from emhet_dask.analysis.references import best_correlated, to_box
 from emhet_dask.analysis.seeding import Start, find_start
 from emhet_dask.analysis.subspace import Bounds
@@ -21,7 +21,8 @@ from emhet_dask.analysis.support import support_of
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.runtime import Progress, ResultsFolder, fingerprint_file
-from emhet_dask.workflows.stages.class_run_blocks import cropped, halves_of
+from emhet_dask.workflows.stages.class_costs import Imaging
+from emhet_dask.workflows.stages.class_run_blocks import Placed, halves_of
 from emhet_dask.workflows.stages.class_run_images import Common
 
 if TYPE_CHECKING:
@@ -151,7 +152,14 @@ def start_stage(
         mean = cropped(common.transform, full, grid)
         for reference in references:
             _check_hand(reference, mean, grid)
-        with progress.computing(client, label="start") as compute:
+        imaging = Imaging.on(client, images)
+        results.state(
+            imaging.comparison(stage="start", radius=radius, classes=len(references))
+            if len(references) > 1
+            else imaging.start(radius=radius, components=parameters["components"])
+        )
+        with progress.computing(client, label="start") as anywhere:
+            compute = Placed(anywhere, client)
             if len(references) > 1:
                 judge_by = _correlate if parameters["firstiter_cc"] else _compare
                 posteriors = judge_by(references, mean, common, grid, compute)
@@ -160,7 +168,7 @@ def start_stage(
                 whole = cropped(common.power_from, full, grid)
                 power = shell_mean(np.square(np.abs(whole)), grid)
                 start = find_start(
-                    halves_of(common.blocks),
+                    halves_of(common.blocks_for(radius)),
                     _PRIOR_OF_CONSENSUS * power,
                     grid=grid,
                     n_classes=None if k == "auto" else int(k),
@@ -207,7 +215,9 @@ def _correlate(
     references: list[Reference], mean: np.ndarray, common: Common, grid: SliceGrid, compute: Any
 ) -> np.ndarray:
     transforms = np.stack([volume_transform(each.volume, grid) for each in references], axis=1)
-    return best_correlated(common.blocks, transforms, mean, grid=grid, compute=compute)
+    return best_correlated(
+        common.blocks_for(grid.radius), transforms, mean, grid=grid, compute=compute
+    )
 
 
 def _compare(
@@ -226,11 +236,10 @@ def _compare(
         np.zeros(difference.shape, dtype=np.float32),
         np.full(count, 1.0 / count),
     )
-    particles = sum(block.n_particles for block in common.blocks)
     found = judge(
-        common.blocks,
+        common.blocks_for(grid.radius),
         classes,
-        np.zeros((particles, count), dtype=np.float32),
+        np.zeros((len(common.particles.images), count), dtype=np.float32),
         noise=np.ones(grid.radius + 1),
         compute=compute,
     )

@@ -13,6 +13,7 @@ import zarr
 from emhet_dask.analysis.projection import plan_slices, volume_transform
 from emhet_dask.analysis.support import map_of
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.class_costs import Imaging
 from emhet_dask.workflows.stages.class_run_blocks import (
     Particles,
     StoredBlock,
@@ -59,6 +60,7 @@ def subtracted_stage(
     grid = plan_slices(particles.images.box)
 
     def build(workspace: Path) -> None:
+        results.state(Imaging.on(client, particles.images).subtracted())
         path = create_transforms(workspace / SUBTRACTED, particles.images)
         rest = volume_transform(map_of(common.transform, grid) * (1.0 - mask), grid)
         write = partial(_write_block, path, rest)
