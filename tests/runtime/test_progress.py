@@ -367,7 +367,7 @@ def test_ctrl_c_cancels(client):
     stopped = threading.Event()
 
     def press():
-        """Press until it is felt: Python loses an interrupt that arrives in a weakref's callback."""
+        """Press until it is felt: Python loses one that arrives in a weakref's callback."""
         wait = 0.5
         while not stopped.wait(wait):
             signal.raise_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.runtime import Progress
 from emhet_dask.workflows.stages import maps
 from emhet_dask.workflows.stages.job import Job
+from tests.runtime.loopback import loopback_cluster
 
 BOX = 6
 
@@ -83,8 +84,7 @@ def test_states_without_included_or_weighted_members_still_have_a_mean(tmp_path,
 def test_maps_are_the_same_bits_on_other_workers(tmp_path, client, make_job, monkeypatch):
     monkeypatch.setattr(maps, "_SHORTEST_RUN", 5)
     volumes, labels = random_volumes(120), np.arange(120) % 7 // 6
-    other = Client(processes=False, n_workers=3, threads_per_worker=1, dashboard_address=None)
-    with other:
+    with loopback_cluster(3) as cluster, Client(cluster) as other:
         for name, workers in (("one", client), ("three", other)):
             folder = tmp_path / name
             folder.mkdir()

@@ -1,8 +1,6 @@
 """Projections, CTFs, reconstructions and symmetry beside RELION's own, where it is installed."""
 
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
@@ -23,27 +21,9 @@ from emhet_dask.analysis.symmetry import symmetry_operators
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.formats.particle_images import open_images
 from emhet_dask.formats.star import read_particles, write_star
+from tests.relion import needs_relion, relion
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        shutil.which("relion_project") is None,
-        reason="relion_project is not on the PATH (Debian: apt-get install relion)",
-    ),
-]
-
-
-def relion(program, *arguments, folder):
-    done = subprocess.run(
-        [f"relion_{program}", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+pytestmark = [pytest.mark.shared_data, needs_relion("project")]
 
 
 def least_fsc(first, second, *, share=0.9):

@@ -1,8 +1,5 @@
 """Our particle files in the hands of RELION itself, where it is installed."""
 
-import shutil
-import subprocess
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,29 +7,9 @@ import pytest
 import emhet_dask
 from emhet_dask.formats.mrc import read_header, read_volume
 from emhet_dask.formats.star import read_particles
+from tests.relion import needs_relion, relion
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        shutil.which("relion_star_handler") is None,
-        reason="relion_star_handler is not on the PATH (Debian: apt-get install relion)",
-    ),
-]
-
-
-def relion(program, *arguments, folder):
-    """Run a program; RELION ends with status 0 after some errors, but says so."""
-    done = subprocess.run(
-        [f"relion_{program}", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "ERROR" not in done.stderr
-    return done.stdout
+pytestmark = [pytest.mark.shared_data, needs_relion("star_handler")]
 
 
 @pytest.fixture

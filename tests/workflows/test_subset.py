@@ -309,70 +309,57 @@ def test_a_block_that_is_nowhere_or_everywhere_leaves_nothing(blocks_folder, tmp
             emhet_dask.select(blocks_folder, output=str(tmp_path / "v.txt"), **options)
 
 
-def test_a_particle_file_of_another_data_set(tmp_path, volumes, client):
-    (tmp_path / "maps").mkdir()
-    for number in range(4):
-        path = tmp_path / "maps" / f"vol_{number:03d}.mrc"
-        write_map(path, volumes[number], voxel_size_angstrom=2.0)
-    with (tmp_path / "labels.pkl").open("wb") as file:
-        pickle.dump(np.array([0, 1, 2, 3, 0]), file)
-    rows = "\n".join(f"{row + 1:06d}@p.mrcs 1" for row in range(9))
-    (tmp_path / "other.star").write_text(
+def particle_star(path, count):
+    """Write a particle file of so many images in one stack."""
+    rows = "\n".join(f"{row + 1:06d}@p.mrcs 1" for row in range(count))
+    path.write_text(
         "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnImagePixelSize #2\n1 2.0\n\n"
         f"data_particles\n\nloop_\n_rlnImageName #1\n_rlnOpticsGroup #2\n{rows}\n"
     )
+    return str(path)
+
+
+def blocks_of_particles(folder, volumes, of_particle, client, **options):
+    """Return a results folder of blocks, whose volumes were made of known particles."""
+    (folder / "maps").mkdir()
+    for number in range(4):
+        path = folder / "maps" / f"vol_{number:03d}.mrc"
+        write_map(path, volumes[number], voxel_size_angstrom=2.0)
+    with (folder / "labels.pkl").open("wb") as file:
+        pickle.dump(np.asarray(of_particle), file)
     store = emhet_dask.ingest(
-        [str(tmp_path / "maps")],
-        output=str(tmp_path / "p.zarr"),
-        labels=str(tmp_path / "labels.pkl"),
+        [str(folder / "maps")],
+        output=str(folder / "p.zarr"),
+        labels=str(folder / "labels.pkl"),
         cluster=client,
         quiet=True,
+        **options,
     ).path
-    folder = presence_of(
+    return presence_of(
         store,
-        tmp_path / "blocks",
+        folder / "blocks",
         command="blocks",
         columns=("block_001", "block_002"),
         files=("block_presence.csv", "block_occupancy.csv", "block_states.csv"),
     )
+
+
+def test_a_particle_file_of_another_data_set(tmp_path, volumes, client):
+    folder = blocks_of_particles(tmp_path, volumes, [0, 1, 2, 3, 0], client)
     with pytest.raises(InputError, match="9 particles, but the ensemble was made of 5"):
         emhet_dask.select(
             folder,
             block=2,
-            particles=str(tmp_path / "other.star"),
+            particles=particle_star(tmp_path / "other.star", 9),
             output=str(tmp_path / "with.star"),
         )
 
 
 def test_particle_lists_of_a_block(tmp_path, volumes, client):
     """Of STAR files and of indices; particles of volumes that lack it are in the other list."""
-    (tmp_path / "maps").mkdir()
-    for number in range(4):
-        path = tmp_path / "maps" / f"vol_{number:03d}.mrc"
-        write_map(path, volumes[number], voxel_size_angstrom=2.0)
     of_particle = np.array([0, 1, 2, 3, 0, 1, 2, 3, 2])
-    with (tmp_path / "labels.pkl").open("wb") as file:
-        pickle.dump(of_particle, file)
-    lines = [f"{row + 1:06d}@p.mrcs 1" for row in range(len(of_particle))]
-    (tmp_path / "p.star").write_text(
-        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnImagePixelSize #2\n1 2.0\n\n"
-        "data_particles\n\nloop_\n_rlnImageName #1\n_rlnOpticsGroup #2\n" + "\n".join(lines) + "\n"
-    )
-    store = emhet_dask.ingest(
-        [str(tmp_path / "maps")],
-        output=str(tmp_path / "p.zarr"),
-        labels=str(tmp_path / "labels.pkl"),
-        particles=str(tmp_path / "p.star"),
-        cluster=client,
-        quiet=True,
-    ).path
-    folder = presence_of(
-        store,
-        tmp_path / "blocks",
-        command="blocks",
-        columns=("block_001", "block_002"),
-        files=("block_presence.csv", "block_occupancy.csv", "block_states.csv"),
-    )
+    star = particle_star(tmp_path / "p.star", len(of_particle))
+    folder = blocks_of_particles(tmp_path, volumes, of_particle, client, particles=star)
     there = emhet_dask.select(folder, block=2, output=str(tmp_path / "with.star"))
     assert (there.n_volumes, there.n_particles) == (2, 5)
     images = read_particles(tmp_path / "with.star").particles["rlnImageName"]

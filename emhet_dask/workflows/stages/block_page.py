@@ -14,7 +14,7 @@ from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import Remark
 from emhet_dask.workflows.stages.blocks import BlockTables
 from emhet_dask.workflows.stages.job import Job
-from emhet_dask.workflows.stages.page import provenance
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["write_block_page"]
 
@@ -65,7 +65,7 @@ def write_block_page(
         summary=_summary(job, evidence, thresholds),
         warnings=_warnings(evidence, tables.blocks),
         sections=_sections(folder, tables, related, screening),
-        provenance=provenance(job),
+        provenance=provenance(job.results.path()),
     )
 
 

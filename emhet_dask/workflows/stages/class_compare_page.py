@@ -22,9 +22,10 @@ from emhet_dask.report.sankey import class_flow, sankey
 from emhet_dask.report.sankey_page import write_sankey_page
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
-from emhet_dask.runtime import Progress, ResultsFolder, format_bytes, read_run
+from emhet_dask.runtime import Progress, ResultsFolder
 from emhet_dask.workflows.stages.class_compare_jobs import ComparedJobs
 from emhet_dask.workflows.stages.class_compare_tables import CompareTables
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["compare_report_stage"]
 
@@ -121,7 +122,6 @@ def _write_page(page: _Page, folder: Path, results: ResultsFolder) -> None:
     n_particles = compared.matched.n_particles
     unresolved = int(np.count_nonzero(found.labels == 0))
     core = int(np.count_nonzero(found.core))
-    run = read_run(results.path())
     write_report(
         folder / "report.html",
         title=f"Comparison of {', '.join(compared.names)}",
@@ -141,15 +141,8 @@ def _write_page(page: _Page, folder: Path, results: ResultsFolder) -> None:
         ],
         warnings=_warnings(page),
         sections=_sections(folder, compared, tables, classes),
-        provenance={
-            "Parameters": {
-                name: value for name, value in run.parameters.items() if value not in (None, [])
-            },
-            "Time and memory of the stages": {
-                name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"
-                for name, record in run.stages.items()
-            },
-            "Versions": dict(run.versions),
+        provenance=provenance(results.path())
+        | {
             "Input": {
                 name: str(job.path) for name, job in zip(compared.names, compared.jobs, strict=True)
             },

@@ -18,7 +18,7 @@ from emhet_dask.report.convergence import convergence_figure, spectrum_figure
 from emhet_dask.report.html import Picture, Section, write_report
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
-from emhet_dask.runtime import Progress, ResultsFolder, format_bytes, read_run
+from emhet_dask.runtime import Progress, ResultsFolder
 from emhet_dask.workflows.stages.class_summary_jobs import SummaryJob
 from emhet_dask.workflows.stages.class_summary_maps import (
     ALIGNED,
@@ -27,6 +27,7 @@ from emhet_dask.workflows.stages.class_summary_maps import (
     read_maps,
 )
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["summary_report_stage"]
 
@@ -191,7 +192,7 @@ def _write_page(
             *overview,
             *(_section(folder, job, tables.of(job.name), verdicts[job.name]) for job in jobs),
         ],
-        provenance=_provenance(root),
+        provenance=provenance(root),
     )
 
 
@@ -251,16 +252,3 @@ def _class_table(classes: pd.DataFrame) -> pd.DataFrame:
     )
     shown["Particles"] = shown["Particles"].astype("Int64")
     return shown.dropna(axis="columns", how="all")
-
-
-def _provenance(root: Path) -> dict[str, dict[str, object]]:
-    run = read_run(root)
-    return {
-        "Parameters": {name: value for name, value in run.parameters.items() if value is not None},
-        "Time and memory of the stages": {
-            name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"
-            for name, record in run.stages.items()
-        },
-        "Versions": dict(run.versions),
-        "Input": dict(run.inputs),
-    }

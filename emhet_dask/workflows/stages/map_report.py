@@ -18,11 +18,12 @@ from emhet_dask.report.map_notebook import map_cells
 from emhet_dask.report.notebook import write_notebook
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
-from emhet_dask.runtime import format_bytes, read_run
+from emhet_dask.runtime import read_run
 from emhet_dask.runtime.progress import duration
 from emhet_dask.workflows.stages.map_job import MapJob
 from emhet_dask.workflows.stages.map_scores import Mapped
 from emhet_dask.workflows.stages.map_states import ParticleStates
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["MapFindings", "report_stage"]
 
@@ -80,7 +81,7 @@ def report_stage(job: MapJob, found: MapFindings, *, after: tuple[str, ...]) -> 
         (workspace / "map.json").write_text(json.dumps(facts, indent=2) + "\n")
         write_notebook(
             workspace / "explore.ipynb",
-            map_cells(folder=job.results.path(), sketch=job.sketch.folder),
+            map_cells(folder=job.results.place, sketch=job.sketch.folder),
         )
         _write_page(workspace / "report.html", job, found, facts)
 
@@ -207,7 +208,7 @@ def _write_page(path: Path, job: MapJob, found: MapFindings, facts: dict[str, An
                 pictures(("errors", "The dashed line is a hundredth of the standard deviation.")),
             ),
         ],
-        provenance=_provenance(job),
+        provenance=provenance(job.results.path()),
     )
 
 
@@ -319,16 +320,3 @@ def _warnings(facts: dict[str, Any]) -> list[Remark]:
             )
         )
     return remarks
-
-
-def _provenance(job: MapJob) -> dict[str, dict[str, object]]:
-    run = read_run(job.results.path())
-    return {
-        "Parameters": {name: value for name, value in run.parameters.items() if value is not None},
-        "Time and memory of the stages": {
-            name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"
-            for name, record in run.stages.items()
-        },
-        "Versions": dict(run.versions),
-        "Input": dict(run.inputs),
-    }

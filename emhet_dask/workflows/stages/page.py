@@ -11,9 +11,10 @@ import xarray as xr
 from emhet_dask.report.html import Picture, Section, states_table, write_report
 from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import headline, verdict_warnings
-from emhet_dask.runtime import format_bytes, read_run
+from emhet_dask.runtime import read_run
 from emhet_dask.workflows.stages.clusters import Clusters
 from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["provenance", "write_page"]
 
@@ -77,7 +78,7 @@ def write_page(
         summary=_summary(job, mask, pca, evidence),
         warnings=verdict_warnings(n_outliers=outliers, n_volumes=ensemble.n_volumes, **verdict),
         sections=_sections(path.parent / "figures", job, pca, clusters),
-        provenance=provenance(job),
+        provenance=provenance(job.results.path()),
     )
 
 
@@ -167,24 +168,3 @@ def _about_mask(job: Job) -> str:
     if mask == "none":
         return "The whole box."
     return "The mask of an earlier landscape." if "values" in mask else "From a file."
-
-
-def provenance(job: Job) -> dict[str, dict[str, object]]:
-    """Return what a report ends with: parameters, time and memory, versions, input.
-
-    Parameters
-    ----------
-    job : Job
-        With all stages but the report finished.
-    """
-    run = read_run(job.results.path())
-    stages = {
-        name: f"{record.seconds:.1f} s, {format_bytes(record.peak_memory_bytes)}"
-        for name, record in run.stages.items()
-    }
-    return {
-        "Parameters": {name: value for name, value in run.parameters.items() if value is not None},
-        "Time and memory of the stages": stages,
-        "Versions": dict(run.versions),
-        "Input": dict(run.inputs),
-    }

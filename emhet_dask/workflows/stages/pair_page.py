@@ -13,9 +13,9 @@ from emhet_dask.report.html import Picture, Section, write_report
 from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import Remark, headline, verdict_warnings
 from emhet_dask.workflows.stages.job import Job
-from emhet_dask.workflows.stages.page import provenance
 from emhet_dask.workflows.stages.pair_clusters import PairClusters
 from emhet_dask.workflows.stages.pairs import Pairs
+from emhet_dask.workflows.stages.provenance import provenance
 from emhet_dask.workflows.stages.rows import Rows
 
 __all__ = ["write_pair_page"]
@@ -88,7 +88,7 @@ def write_pair_page(
             *verdict_warnings(**verdict, n_volumes=ensemble.n_volumes, advice=_ADVICE),
         ],
         sections=_sections(folder, rows, clusters, reference),
-        provenance=provenance(job),
+        provenance=provenance(job.results.path()),
     )
 
 

@@ -17,8 +17,8 @@ from emhet_dask.report.relation_rows import relation_rows, state_rows
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
 from emhet_dask.workflows.stages.job import Job
-from emhet_dask.workflows.stages.page import provenance
 from emhet_dask.workflows.stages.part_tables import PartTables
+from emhet_dask.workflows.stages.provenance import provenance
 
 __all__ = ["part_report_stage"]
 
@@ -81,7 +81,7 @@ def _write_page(folder: Path, job: Job, tables: PartTables, *, relative: bool) -
         ],
         warnings=_warnings(tables),
         sections=_sections(folder, tables, related, relative=relative),
-        provenance=provenance(job),
+        provenance=provenance(job.results.path()),
     )
 
 

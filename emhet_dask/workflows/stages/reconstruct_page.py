@@ -17,7 +17,7 @@ from emhet_dask.report.palette import state_colour
 from emhet_dask.report.sheets import slice_sheet
 from emhet_dask.report.style import counted, save_all
 from emhet_dask.report.verdict import Remark
-from emhet_dask.runtime import format_bytes, read_run
+from emhet_dask.workflows.stages.provenance import provenance
 from emhet_dask.workflows.stages.reconstruct_fsc import HalfMapTables
 from emhet_dask.workflows.stages.reconstruct_maps import Reconstruction
 
@@ -119,7 +119,7 @@ def _write_page(
             Section("Maps", "", [shown["maps.png"]]),
             Section("What the mask adds", "", [shown["fsc_states.png"]]),
         ],
-        provenance=_provenance(run),
+        provenance=provenance(run.results.path()),
     )
 
 
@@ -131,19 +131,3 @@ def _about(run: Reconstruction) -> str:
         "state_000_half2.mrc, and so on, state_000.mrc is the map of both, unfiltered, and "
         "state_000_post.mrc the one to look at: weighted by the FSC and cut at its resolution."
     )
-
-
-def _provenance(run: Reconstruction) -> dict[str, dict[str, object]]:
-    record = read_run(run.results.path())
-    stages = {
-        name: f"{stage.seconds:.1f} s, {format_bytes(stage.peak_memory_bytes)}"
-        for name, stage in record.stages.items()
-    }
-    return {
-        "Parameters": {
-            name: value for name, value in record.parameters.items() if value is not None
-        },
-        "Time and memory of the stages": stages,
-        "Versions": dict(record.versions),
-        "Input": dict(record.inputs),
-    }
