@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from emhet_dask.errors import EmhetError, InputError, need
 
-__all__ = ["UrlPlace", "check_url", "is_url", "redact", "words_for_url"]
+__all__ = ["Place", "UrlPlace", "check_url", "is_url", "place_of", "redact", "words_for_url"]
 
 # A secret key may hold '/', '?' or '#', so after 'user:' everything up to the last '@' goes, unless
 # 'user' is a host and its port follows.
@@ -22,7 +25,7 @@ _PACKAGES = {"s3": "s3fs", "s3a": "s3fs"}
 
 @dataclass(frozen=True)
 class UrlPlace:
-    """A place in an object store, joined and printed as a path is.
+    """A place in an object store, joined, printed and read as a path is.
 
     Attributes
     ----------
@@ -44,6 +47,72 @@ class UrlPlace:
     def name(self) -> str:
         """Return the last part."""
         return self.url.rstrip("/").rpartition("/")[2]
+
+    def absolute(self) -> UrlPlace:
+        """Return the place itself, without a slash at its end."""
+        return UrlPlace(self.url.rstrip("/"))
+
+    resolve = absolute
+
+    def exists(self) -> bool:
+        """Tell whether there is an object of this name, or any below it."""
+        return self._kind() is not None
+
+    def is_file(self) -> bool:
+        """Tell whether there is an object of this name."""
+        return self._kind() == "file"
+
+    def is_dir(self) -> bool:
+        """Tell whether there are objects below it."""
+        return self._kind() == "directory"
+
+    def read_bytes(self) -> bytes:
+        """Return what the object holds.
+
+        Raises
+        ------
+        FileNotFoundError
+            When it is not there.
+        InputError
+            When the store cannot be reached, or the URL holds credentials.
+        """
+        files, path = self._open()
+        with words_for_url(self.url):
+            return bytes(files.cat_file(path))
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Return its text; errors are those of `read_bytes`."""
+        return self.read_bytes().decode(encoding)
+
+    def _kind(self) -> str | None:
+        files, path = self._open()
+        with words_for_url(self.url):
+            try:
+                return str(files.info(path)["type"])
+            except FileNotFoundError:
+                return None
+
+    def _open(self) -> tuple[Any, str]:
+        import fsspec  # noqa: PLC0415 - object stores only
+
+        check_url(self.url)
+        files, path = fsspec.core.url_to_fs(self.url.rstrip("/"), use_listings_cache=False)
+        return files, str(path)
+
+
+Place = Path | UrlPlace
+
+
+def place_of(path: str | os.PathLike[str]) -> Place:
+    """Return the place that a path or a URL names.
+
+    Raises
+    ------
+    InputError
+        When there are credentials in a URL, or the package for it is not installed.
+    """
+    text = os.fspath(path)
+    return UrlPlace(check_url(text).rstrip("/")) if is_url(text) else Path(text)
 
 
 def is_url(path: str) -> bool:

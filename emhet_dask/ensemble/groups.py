@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import xarray as xr
 
 from emhet_dask.errors import InputError
+from emhet_dask.urls import words_for_url
 from emhet_dask.variables import RESULTS, check, describe
 
 __all__ = ["load_group", "save_group"]
@@ -52,6 +53,7 @@ def load_group(path: str | PathLike[str], **options: Any) -> xr.Dataset:
         When there is no such group.
     """
     try:
-        return xr.open_zarr(path, consolidated=False, chunks=None, **options)
+        with words_for_url(fspath(path)):
+            return xr.open_zarr(path, consolidated=False, chunks=None, **options)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such results; run the command that makes them") from error

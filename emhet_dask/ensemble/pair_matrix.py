@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from emhet_dask.ensemble.store import open_array
+from emhet_dask.ensemble.matrix import ADVICE
+from emhet_dask.ensemble.store import CheckedArray, open_array
 from emhet_dask.ensemble.triangle import Triangle, finished_group
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS, check, describe
@@ -49,7 +50,7 @@ def open_pairs(path: str) -> xr.Dataset:
         attrs={"metric": str(group.attrs["metric"])},
     )
     if "similarity" in group:
-        dataset["similarity"] = (RESULTS["similarity"].dims, _symmetric(group))
+        dataset["similarity"] = (RESULTS["similarity"].dims, _symmetric(group, path))
     check(dataset, RESULTS, what=path)
     return describe(dataset, RESULTS)
 
@@ -73,7 +74,7 @@ def read_rows(path: str, start: int, stop: int) -> np.ndarray:
         When the store is not finished or keeps neighbours alone.
     """
     group = finished_group(path)
-    stored = _matrix(group, path)
+    stored = CheckedArray(_matrix(group, path), path, advice=ADVICE)
     triangle = _triangle(group)
     rows = np.empty((stop - start, triangle.n_rows), dtype=np.float32)
     for span in triangle.bands:
@@ -106,11 +107,12 @@ def condensed(path: str, *, dtype: Any = np.float32) -> np.ndarray:
         When the store is not finished or keeps neighbours alone.
     """
     group = finished_group(path)
-    stored = _matrix(group, path)
-    n = stored.shape[0]
+    array = _matrix(group, path)
+    stored = CheckedArray(array, path, advice=ADVICE)
+    n = array.shape[0]
     pairs = np.empty(n * (n - 1) // 2, dtype=dtype)
     position = 0
-    step = min(stored.chunks[0], _ROWS)
+    step = min(array.chunks[0], _ROWS)
     for start in range(0, n, step):
         rows = np.asarray(stored[start : start + step, start:])
         for row in range(len(rows)):
@@ -130,12 +132,11 @@ def _triangle(group: zarr.Group) -> Triangle:
     return Triangle(int(str(group.attrs["n_rows"])), int(str(group.attrs["side"])))
 
 
-def _symmetric(group: zarr.Group) -> da.Array:
+def _symmetric(group: zarr.Group, path: str) -> da.Array:
     """Return the whole matrix, lazy; blocks below the diagonal are transposes of those above."""
     triangle = _triangle(group)
-    stored = da.from_array(
-        open_array(group, "similarity"), chunks=(triangle.side,) * 2, inline_array=True
-    )
+    checked = CheckedArray(open_array(group, "similarity"), path, advice=ADVICE)
+    stored = da.from_array(checked, chunks=(triangle.side,) * 2, inline_array=True, asarray=False)
     count = range(len(triangle.bands))
     return da.block(
         [[stored.blocks[i, j] if i <= j else stored.blocks[j, i].T for j in count] for i in count]

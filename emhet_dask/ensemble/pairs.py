@@ -261,7 +261,9 @@ def _fill(
     rows, others = bands
     block = kernel.block(read, rows, others)
     if "similarity" in group:
-        open_array(group, "similarity")[rows, others] = block
+        # What is not there was lost: also where nothing is defined, something is written.
+        whole = open_array(group, "similarity").with_config({"write_empty_chunks": True})
+        whole[rows, others] = block
     _, *shape = open_array(group, _PARTS[0]).shape
     found = kernel.summarise(block, rows, others, shape[1])
     index = np.full(shape, -1, dtype=np.int32)

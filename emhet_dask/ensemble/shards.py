@@ -73,7 +73,7 @@ class LocalShards:
         if not isinstance(metadata, ArrayV3Metadata) or not isinstance(store, LocalStore):
             return None
         named = metadata.chunk_key_encoding
-        if array.shards is None or len(metadata.codecs) != 1 or not _is_plain(metadata.codecs[0]):
+        if array.shards is None or len(metadata.codecs) != 1 or not _is_plain(array):
             return None
         if not isinstance(named, DefaultChunkKeyEncoding):
             return None
@@ -261,13 +261,17 @@ def _overlap(
     return tuple(into), tuple(taken)
 
 
-def _is_plain(codec: Any) -> bool:
-    """Tell whether a codec is sharding of nothing but little-endian bytes and their crc32c."""
+def _is_plain(array: zarr.Array) -> bool:
+    """Tell whether an array's codec is sharding of little-endian bytes and their crc32c alone."""
+    codec: Any = array.metadata.codecs[0]  # type: ignore[union-attr]
     if not isinstance(codec, ShardingCodec):
         return False
     plain = (BytesCodec(endian="little"), Crc32cCodec())
+    # Single bytes have no order, which metadata that were read back say.
+    bare = (BytesCodec(endian=None), Crc32cCodec())
+    inner = tuple(codec.codecs)
     return (
-        tuple(codec.codecs) == plain
+        (inner == plain or (array.dtype.itemsize == 1 and inner == bare))
         and tuple(codec.index_codecs) == plain
         and codec.index_location.value == "end"
     )

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from emhet_dask.errors import InputError
-from emhet_dask.options.kinds import Kind
+from emhet_dask.options.kinds import Kind, NotOnDiskError
+from emhet_dask.urls import redact
 
 __all__ = ["Command", "Option", "command", "option"]
 
@@ -142,6 +143,11 @@ def _parse(name: str, meta: Option, given: Any) -> Any:
         return meta.kind.parse(given)
     except InputError:
         raise
+    except NotOnDiskError as error:
+        raise InputError(
+            f"{spelled(name, meta)}: got {redact(str(error))}, which is a URL; expected "
+            f"{meta.kind.expected} on a disk"
+        ) from None
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{spelled(name, meta)}: got {given!r}, expected {meta.kind.expected}"

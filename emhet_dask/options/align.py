@@ -54,7 +54,7 @@ class Align(Run):
     )
     output: str = option(
         help="The store to make; its name ends in .zarr by custom.",
-        kind=kinds.path(expected="a path such as aligned.zarr"),
+        kind=kinds.path(expected="a path such as aligned.zarr", url=True),
         flags=("-o",),
     )
     hand: bool = option(

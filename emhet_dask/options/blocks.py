@@ -27,7 +27,9 @@ class Blocks(Run):
 
     ensemble: Any = source_ensemble()
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     mask: str = option(
         "auto",

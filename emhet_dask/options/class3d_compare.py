@@ -35,7 +35,9 @@ class Class3DCompare(Quiet):
         many=True,
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     project: str | None = option(
         None,

@@ -65,7 +65,7 @@ class Class3DSelect(Quiet):
     results: str | None = option(
         None,
         help="Folder of a landscape, blocks or occupancy, for --clusters or --block.",
-        kind=kinds.path(expected="a results folder"),
+        kind=kinds.path(expected="a results folder", url=True),
     )
     clusters: tuple[int, ...] | None = option(
         None, help="Of --results: particles of these states of a landscape.", kind=kinds.numbers()

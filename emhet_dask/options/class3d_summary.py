@@ -28,7 +28,9 @@ class Class3DSummary(Run):
         many=True,
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     align: bool = option(
         False,

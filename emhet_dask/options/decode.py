@@ -25,7 +25,7 @@ class Decode(CryodrgnEpoch, Run):
 
     output: str = option(
         help="The store to make; its name ends in .zarr by custom.",
-        kind=kinds.path(expected="a path such as ensemble.zarr"),
+        kind=kinds.path(expected="a path such as ensemble.zarr", url=True),
         flags=("-o",),
     )
     n: int | None = option(

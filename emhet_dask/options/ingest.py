@@ -37,7 +37,7 @@ class Ingest(Run):
     )
     output: str = option(
         help="The store to make; its name ends in .zarr by custom.",
-        kind=kinds.path(expected="a path such as ensemble.zarr"),
+        kind=kinds.path(expected="a path such as ensemble.zarr", url=True),
         flags=("-o",),
     )
     box: int | None = option(
@@ -114,7 +114,7 @@ class Info(Quiet):
     summary = "Say what is in a store, and whether it is whole."
     examples = ("emhet info ensemble.zarr", "emhet info ensemble.zarr --json --quick")
 
-    ensemble: str = option(help="The store.", kind=kinds.path(), argument=True)
+    ensemble: str = option(help="The store.", kind=kinds.path(url=True), argument=True)
     json: bool = option(False, help="Print JSON instead of words.", kind=kinds.flag())
     quick: bool = option(
         False,

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from emhet_dask.urls import is_url
+
 __all__ = [
     "Kind",
+    "NotOnDiskError",
     "anything",
     "choice",
     "decimals",
@@ -24,6 +27,10 @@ __all__ = [
     "text",
     "whole",
 ]
+
+
+class NotOnDiskError(ValueError):
+    """A URL was given for what other programs write, or are to read, as a file."""
 
 
 # Nobody means more by 0-N; a slip, or an attempt to fill the memory of a service.
@@ -165,13 +172,15 @@ def label(expected: str) -> Kind:
     return Kind(parse, expected, "int or str")
 
 
-def path(*, words: tuple[str, ...] = (), expected: str = "a path") -> Kind:
-    """Make the kind 'path or URL', kept as text, with words that complete."""
+def path(*, words: tuple[str, ...] = (), expected: str = "a path", url: bool = False) -> Kind:
+    """Make the kind 'path', kept as text, with words that complete; with `url`, URLs are too."""
 
     def parse(given: Any) -> str:
         spelled = os.fspath(given)
         if not isinstance(spelled, str) or not spelled:
             raise ValueError(given)
+        if is_url(spelled) and not url:
+            raise NotOnDiskError(given)
         return spelled
 
     return Kind(parse, expected, "path", words, is_path=True)

@@ -26,7 +26,9 @@ class Landscape(Masked):
 
     ensemble: Any = source_ensemble()
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     normalize: bool = option(
         True,

@@ -26,10 +26,12 @@ class Map(EnergyChoices, CryodrgnEpoch, Run):
 
     landscape: str = option(
         help="Results of emhet landscape, of volumes that were decoded from this epoch.",
-        kind=kinds.path(expected="a folder of emhet landscape"),
+        kind=kinds.path(expected="a folder of emhet landscape", url=True),
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     sample: int | None = option(
         None,

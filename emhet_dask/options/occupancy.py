@@ -33,7 +33,9 @@ class Occupancy(Run):
         kind=kinds.path(expected="a folder"),
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     references: str | None = option(
         None,

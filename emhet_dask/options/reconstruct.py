@@ -30,7 +30,9 @@ class Reconstruct(Run):
         argument=True,
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     labels: str | None = option(
         None,
@@ -44,7 +46,7 @@ class Reconstruct(Run):
     clusters: str | None = option(
         None,
         help="Folder of a landscape of these particles, whose states are taken.",
-        kind=kinds.path(expected="a results folder"),
+        kind=kinds.path(expected="a results folder", url=True),
     )
     states: tuple[int, ...] | None = option(
         None, help="Reconstruct these states alone, such as 0,3.", kind=kinds.numbers()

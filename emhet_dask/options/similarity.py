@@ -34,7 +34,9 @@ class Similarity(Masked):
         argument=True,
     )
     output: str = option(
-        help="Folder for the results.", kind=kinds.path(expected="a folder"), flags=("-o",)
+        help="Folder for the results.",
+        kind=kinds.path(expected="a folder", url=True),
+        flags=("-o",),
     )
     metric: str = option(
         "correlation",

@@ -30,7 +30,7 @@ class Select(Quiet):
 
     results: str = option(
         help="Folder of a landscape, of a map of particles, of blocks or of an occupancy.",
-        kind=kinds.path(expected="a results folder"),
+        kind=kinds.path(expected="a results folder", url=True),
         argument=True,
     )
     clusters: tuple[int, ...] | None = option(
@@ -98,7 +98,7 @@ class Export(Run):
     )
 
     source: str = option(
-        help="A store, or the folder of a landscape.", kind=kinds.path(), argument=True
+        help="A store, or the folder of a landscape.", kind=kinds.path(url=True), argument=True
     )
     output: str = option(
         help="Folder for the maps.", kind=kinds.path(expected="a folder"), flags=("-o",)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from os import PathLike
+
+from emhet_dask.urls import place_of
 
 __all__ = ["map_cells"]
 
@@ -21,11 +23,11 @@ from emhet_dask import report
 OUT = Path({folder})
 if not OUT.is_dir():
     OUT = Path.cwd()  # the folder was moved: use the one that this notebook lies in
-SKETCH = Path({sketch})  # the landscape that particles were placed on"""
+SKETCH = {sketch}  # the landscape that particles were placed on"""
 
 _LOAD = """\
 def load(folder, group):
-    return xr.open_zarr(folder / "results.zarr" / group, consolidated=False)
+    return xr.open_zarr(f"{folder}/results.zarr/{group}", consolidated=False)
 
 
 scores = load(OUT, "scores")["particle_scores"].values
@@ -57,14 +59,14 @@ print(f"{len(rows):,} particles of state {one}")
 # from emhet_dask.formats.cryodrgn import write_indices; write_indices("chosen.pkl", rows)"""
 
 
-def map_cells(*, folder: str | Path, sketch: str | Path) -> list[tuple[str, str]]:
+def map_cells(*, folder: str | PathLike[str], sketch: str | PathLike[str]) -> list[tuple[str, str]]:
     """Return the cells of a notebook about particles on a landscape.
 
     Parameters
     ----------
-    folder : path
+    folder : path or URL
         Of the results.
-    sketch : path
+    sketch : path or URL
         Of the landscape.
 
     Returns
@@ -73,7 +75,8 @@ def map_cells(*, folder: str | Path, sketch: str | Path) -> list[tuple[str, str]
         For `emhet_dask.report.notebook.write_notebook`.
     """
     imports = _IMPORTS.format(
-        folder=json.dumps(str(folder)), sketch=json.dumps(str(Path(sketch).absolute()))
+        folder=json.dumps(str(place_of(folder).absolute())),
+        sketch=json.dumps(str(place_of(sketch).absolute())),
     )
     return [
         ("markdown", "# All particles on the landscape\n\nDraws what the report draws; change it."),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+
+from emhet_dask.urls import place_of
 
 __all__ = ["block_cells", "landscape_cells", "write_notebook"]
 
@@ -175,12 +178,12 @@ print(f"emhet select {folder} --block {one} --min 0.8 -o most.{ending}")
 print(f"emhet select {folder} --state 0 -o state_0.{ending}")"""
 
 
-def block_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
+def block_cells(*, folder: str | PathLike[str], ensemble: str) -> list[Cell]:
     """Return the cells of the notebook of blocks.
 
     Parameters
     ----------
-    folder : str or Path
+    folder : path or URL
         With the results.
     ensemble : str
         The store that they were made from.
@@ -217,12 +220,12 @@ def block_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
     ]
 
 
-def landscape_cells(*, folder: str | Path, ensemble: str) -> list[Cell]:
+def landscape_cells(*, folder: str | PathLike[str], ensemble: str) -> list[Cell]:
     """Return the cells of the notebook of a landscape.
 
     Parameters
     ----------
-    folder : str or Path
+    folder : path or URL
         With the results.
     ensemble : str
         The store that they were made from.
@@ -286,8 +289,8 @@ def write_notebook(path: str | Path, cells: Sequence[Cell]) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _imports(folder: str | Path, ensemble: str) -> str:
-    where = str(Path(folder).absolute())
+def _imports(folder: str | PathLike[str], ensemble: str) -> str:
+    where = str(place_of(folder).absolute())
     return _IMPORTS.format(folder=repr(where), ensemble=repr(str(ensemble)))
 
 

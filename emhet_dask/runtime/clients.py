@@ -26,6 +26,7 @@ from emhet_dask.runtime.local import LOOPBACK, fitting, start_processes, start_t
 from emhet_dask.runtime.logs import only_critical, only_warnings
 from emhet_dask.runtime.memory import parse_bytes
 from emhet_dask.runtime.runner import scheduler_address, take_part
+from emhet_dask.urls import redact
 
 __all__ = ["FORMS", "Resources", "connect", "resources"]
 
@@ -102,6 +103,11 @@ def _open(spec: str, stack: ExitStack, *, limit: int | None, tls: bool) -> Clien
         if tls:
             defaults |= {"protocol": "tls://", "security": kept_certificates()}
         return _client_of(start_jobs(Path(spec), defaults=defaults), stack, wait=False)
+    if redact(spec) != spec:
+        raise InputError(
+            f"--cluster: got {redact(spec)} with a user, password or query, which has no use; "
+            "expected tcp://HOST:PORT or tls://HOST:PORT"
+        )
     if re.match(r"(tcp|tls)://|scheduler-file:", spec):
         _own_workers_only(limit, f"the workers of {spec}")
         return _client_at(spec, stack, tls=tls)

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from emhet_dask.errors import EmhetError, InputError
+from emhet_dask.urls import words_for_url
 
 __all__ = ["FolderLock", "ObjectLock"]
 
@@ -146,8 +147,9 @@ class _Lock:
         beat = 0
         while not self._ended.wait(BEAT_SECONDS):
             beat += 1
-            # A full disk or a network folder that is away for a moment is no reason to stop.
-            with suppress(OSError):
+            # A full disk, or a network folder or bucket that is away for a moment, is no reason to
+            # stop.
+            with suppress(OSError, InputError):
                 if not self._is_ours():
                     return
                 self._rewrite(self._text(beat))
@@ -279,19 +281,22 @@ class ObjectLock(_Lock):
 
     def _create(self) -> bool:
         try:
-            self._files.pipe_file(self._object, self._text(0).encode(), mode="create")
+            with words_for_url(self._where):
+                self._files.pipe_file(self._object, self._text(0).encode(), mode="create")
         except FileExistsError:
             return False
         return True
 
     def _read(self) -> str | None:
         try:
-            return str(self._files.cat_file(self._object).decode())
+            with words_for_url(self._where):
+                return str(self._files.cat_file(self._object).decode())
         except FileNotFoundError:
             return None
 
     def _rewrite(self, text: str) -> None:
-        self._files.pipe_file(self._object, text.encode())
+        with words_for_url(self._where):
+            self._files.pipe_file(self._object, text.encode())
 
     def _replace(self, found: str) -> bool:
         if self._read() != found:
@@ -300,7 +305,7 @@ class ObjectLock(_Lock):
         return True
 
     def _remove(self) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), words_for_url(self._where):
             self._files.rm_file(self._object)
 
 

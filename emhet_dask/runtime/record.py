@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from emhet_dask.errors import InputError
 from emhet_dask.runtime.moves import StageFiles
 from emhet_dask.runtime.provenance import plain
+from emhet_dask.urls import Place, place_of
 
 __all__ = ["RUN_FILE", "Run", "StageRecord", "changes", "read_entry", "read_run"]
 
@@ -47,7 +47,7 @@ class StageRecord:
         The name that its folder gets when other settings replace it.
     plans : tuple of mapping
         What was said before its work began: see `emhet_dask.runtime.Plan`.
-    root : Path
+    root : Path or UrlPlace
         The results folder.
     done_before : bool
         True where this run found it finished.
@@ -64,11 +64,11 @@ class StageRecord:
     worker_peak_memory_bytes: int | None
     finished: str
     keep_as: str | None
-    root: Path = dataclasses.field(compare=False)
+    root: Place = dataclasses.field(compare=False)
     plans: tuple[Mapping[str, Any], ...] = ()
     done_before: bool = dataclasses.field(default=False, compare=False)
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> Place:
         """Return where a file of the folder is."""
         return self.root / name
 
@@ -111,7 +111,7 @@ class Run:
         )
 
     @staticmethod
-    def of(entry: Mapping[str, Any], root: Path) -> Run:
+    def of(entry: Mapping[str, Any], root: Place) -> Run:
         """Make it from what is written.
 
         Raises
@@ -145,7 +145,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         A folder that a command wrote with ``-o``.
 
     Returns
@@ -157,13 +157,13 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     InputError
         When it is no such folder.
     """
-    root = Path(path)
+    root = place_of(path)
     if not (root / RUN_FILE).is_file():
         raise InputError(f"{root}: not a results folder (it has no {RUN_FILE})")
     return Run.of(read_entry(root), root)
 
 
-def read_entry(root: Path) -> dict[str, Any]:
+def read_entry(root: Place) -> dict[str, Any]:
     """Read the JSON of ``run.json``.
 
     Raises

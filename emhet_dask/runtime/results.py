@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from emhet_dask.errors import InputError
 from emhet_dask.runtime import moves
+from emhet_dask.runtime.damage import words_for_damage
 from emhet_dask.runtime.full_disk import words_for_full_disk
 from emhet_dask.runtime.lock import NAME as LOCK_NAME
 from emhet_dask.runtime.lock import FolderLock, ObjectLock
@@ -139,6 +140,7 @@ class ResultsFolder:
             )
             if published is None:
                 folder.place = Path(path)
+            stack.enter_context(words_for_damage(Path(path).absolute(), folder.place))
             yield folder
 
     @classmethod

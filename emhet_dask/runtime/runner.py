@@ -105,6 +105,8 @@ def _serve(rank: _Rank, common: Mapping[str, Any], limit: int | None) -> None:
     # counts is the client's.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if rank.number == SCHEDULER_RANK:
+        for left in rank.earlier:
+            left.unlink(missing_ok=True)
         asyncio.run(_serve_as_scheduler(rank.file, common))
     else:
         asyncio.run(_serve_as_worker(_address_in(rank.file), {**common, **_worker(limit)}))
@@ -140,6 +142,7 @@ class _Rank:
     number: int
     of: int
     file: Path
+    earlier: tuple[Path, ...] = ()  # of attempts whose node failed
 
 
 def _find_rank() -> _Rank:
@@ -156,9 +159,11 @@ def _find_rank() -> _Rank:
             "'srun emhet …' inside an allocation, or 'mpirun emhet …'"
         )
     # A job that was requeued keeps its number, and may find the file of the attempt before.
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    file = _scheduler_file("-".join(os.environ.get(name, "0") for name in names))
-    return _Rank(int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]), file)
+    step = f"{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
+    attempts = range(int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1)
+    *earlier, file = [_scheduler_file(f"{step}-{attempt}") for attempt in attempts]
+    number, of = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    return _Rank(number, of, file, tuple(earlier))
 
 
 def _scheduler_file(name: str) -> Path:
@@ -186,7 +191,10 @@ async def _serve_as_scheduler(file: Path, common: Mapping[str, Any]) -> None:
         written = file.with_suffix(f".{os.getpid()}")
         written.write_text(json.dumps({"address": scheduler.address}))
         written.replace(file)  # nobody reads half of it
-        await scheduler.finished()
+        try:
+            await scheduler.finished()
+        finally:  # also of a job that is stopped, whose client may have no time for it
+            file.unlink(missing_ok=True)
 
 
 async def _serve_as_worker(address: str, options: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ from emhet_dask.ensemble.store import (
 from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.align import Align
-from emhet_dask.runtime import Progress, connect, digest, versions
+from emhet_dask.runtime import Progress, connect, digest, state_plan, versions
 from emhet_dask.runtime.making import making_store
 from emhet_dask.variables import ENSEMBLE
 from emhet_dask.workflows.stages.frame import Frame, best_frame, find_frame, frame_of_volume
@@ -51,6 +51,7 @@ from emhet_dask.workflows.stages.transforms import (
     transforms_table,
     write_transforms,
 )
+from emhet_dask.workflows.stages.volume_costs import align_work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -142,7 +143,8 @@ def align(options: Align) -> Aligned:
         or the output is the input or was made with other settings.
     """
     ensemble = open_source(options.ensemble)
-    with making_store(options.output, command="emhet align"):
+    say = Progress(quiet=options.quiet).say
+    with making_store(options.output, command="emhet align", say=say):
         plan = _plan(ensemble, options)
         if plan.how_far == "complete":
             return plan.report(written=0)
@@ -237,6 +239,7 @@ class _Plan:
                     to=self.options.to,
                     resolution=self.options.resolution,
                 )
+                self._state(frame, client, progress)
                 return frame.reference
         frame = self.frame or best_frame(
             self.ensemble,
@@ -244,8 +247,14 @@ class _Plan:
             client=client,
             progress=progress,
         )
+        # What cannot fit is refused before anything is replaced.
+        self._state(frame, client, progress)
         self._create(frame)
         return frame.reference
+
+    def _state(self, frame: Frame, client: Client, progress: Progress) -> None:
+        work = align_work(self.layout, shells=frame.reference.shells, hand=self.options.hand)
+        state_plan(work, client, progress)
 
     def _create(self, frame: Frame) -> None:
         ensemble = self.ensemble

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
+from os import PathLike
 
 import numpy as np
 import pandas as pd
 
 from emhet_dask.errors import InputError
+from emhet_dask.urls import Place, place_of
 
 __all__ = ["PresenceTables", "has_landscape", "is_presence_folder"]
 
@@ -45,12 +47,12 @@ class PresenceTables:
     states: pd.DataFrame
 
     @classmethod
-    def open(cls, folder: str | Path, *, option: str) -> PresenceTables:
+    def open(cls, folder: str | PathLike[str], *, option: str) -> PresenceTables:
         """Read the tables of a finished folder.
 
         Parameters
         ----------
-        folder : path
+        folder : path or URL
         option : str
             That asks for them, for the message.
 
@@ -61,7 +63,7 @@ class PresenceTables:
         """
         for noun, files in _FILES.items():
             if _holds(folder, noun):
-                tables = [_read(Path(folder) / file) for file in files]
+                tables = [_read(place_of(folder) / file) for file in files]
                 columns = tuple(c for c in tables[1].columns if c not in _FIRST)
                 return cls(str(folder), noun, columns, *tables)
         found = (
@@ -148,25 +150,26 @@ class PresenceTables:
         )
 
 
-def has_landscape(folder: str | Path) -> bool:
+def has_landscape(folder: str | PathLike[str]) -> bool:
     """Tell whether a folder holds the states of a landscape."""
-    return (Path(folder) / "clusters" / "cluster_labels.csv").is_file()
+    return (place_of(folder) / "clusters" / "cluster_labels.csv").is_file()
 
 
-def is_presence_folder(folder: str | Path) -> bool:
+def is_presence_folder(folder: str | PathLike[str]) -> bool:
     """Tell whether a folder holds blocks, or the occupancies of parts."""
     return any(_holds(folder, noun) for noun in _FILES)
 
 
-def _holds(folder: str | Path, noun: str) -> bool:
-    return all((Path(folder) / file).is_file() for file in _FILES[noun])
+def _holds(folder: str | PathLike[str], noun: str) -> bool:
+    return all((place_of(folder) / file).is_file() for file in _FILES[noun])
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Place) -> pd.DataFrame:
     """Read a table of ours: names stay text, also those that look like a missing value."""
-    columns = pd.read_csv(path, nrows=0).columns
+    table = path.read_bytes()
+    columns = pd.read_csv(BytesIO(table), nrows=0).columns
     return pd.read_csv(
-        path,
+        BytesIO(table),
         dtype={"name": str} if "name" in columns else None,
         keep_default_na=False,
         na_values={column: [""] for column in columns if column != "name"},

@@ -13,7 +13,7 @@ from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.blocks import Blocks
 from emhet_dask.report.style import counted
-from emhet_dask.runtime import Progress, ResultsFolder, connect, task_memory_bytes
+from emhet_dask.runtime import task_memory_bytes
 from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.block_report import block_report_stage
 from emhet_dask.workflows.stages.blocks import (
@@ -25,6 +25,7 @@ from emhet_dask.workflows.stages.blocks import (
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
+from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.selection import choose_volumes, open_source
 from emhet_dask.workflows.stages.thresholds import ThresholdOptions, thresholds_stage
 from emhet_dask.workflows.stages.voxel_pairs import PairOptions, occupied_stage, voxel_pairs_stage
@@ -111,23 +112,17 @@ def blocks(options: Blocks) -> Blocked:
     deciding.refuse_early()
     _refuse_few(ensemble.n_volumes)
     factors = _with_first(1.0, options.screen_thresholds)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="blocks",
-            inputs={
-                "ensemble": source.path,
-                "source": source.fingerprint,
-                "fingerprint": ensemble.fingerprint,
-            },
-            parameters=options.parameters(*_RECORDED),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="blocks",
+        inputs={
+            "ensemble": source.path,
+            "source": source.fingerprint,
+            "fingerprint": ensemble.fingerprint,
+        },
+        recorded=_RECORDED,
+    ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)
         mask = mask_stage(job, masking)
         matrix_stage(job, mask["mask"].values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from emhet_dask.analysis.consensus import Consensus
 from emhet_dask.options import command
 from emhet_dask.options.class3d_compare import Class3DCompare
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.urls import Place
 from emhet_dask.workflows.stages.class_compare_jobs import open_compared
 from emhet_dask.workflows.stages.class_compare_page import compare_report_stage
 from emhet_dask.workflows.stages.class_compare_subsets import (
@@ -33,7 +33,7 @@ class Compared:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     names : tuple of str
         Of the jobs.
     tables : CompareTables
@@ -43,7 +43,7 @@ class Compared:
         Particles that were left out.
     """
 
-    folder: Path
+    folder: Place
     names: tuple[str, ...]
     tables: CompareTables
     consensus: Consensus
@@ -129,4 +129,4 @@ def class3d_compare(options: Class3DCompare) -> Compared:
         compare_report_stage(
             compared, tables, found, notes=notes, results=results, progress=progress
         )
-    return Compared(Path(options.output), compared.names, tables, found, notes)
+    return Compared(results.place, compared.names, tables, found, notes)

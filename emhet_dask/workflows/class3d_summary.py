@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from emhet_dask.options import command
 from emhet_dask.options.class3d_summary import Class3DSummary
 from emhet_dask.report.class_verdict import ClassVerdict
-from emhet_dask.runtime import Progress, ResultsFolder, connect
+from emhet_dask.urls import Place
 from emhet_dask.workflows.stages.class_summary_jobs import open_jobs
 from emhet_dask.workflows.stages.class_summary_maps import align_stage
 from emhet_dask.workflows.stages.class_summary_page import summary_report_stage
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables, tables_stage
+from emhet_dask.workflows.stages.opening import opened
 
 __all__ = ["ClassificationSummary", "class3d_summary"]
 
@@ -25,14 +25,14 @@ class ClassificationSummary:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     tables : SummaryTables
         ``classes``, ``convergence``, ``ssnr``, ``views`` and ``facts``.
     verdicts : dict of str to ClassVerdict
         By job.
     """
 
-    folder: Path
+    folder: Place
     tables: SummaryTables
     verdicts: dict[str, ClassVerdict]
 
@@ -88,19 +88,13 @@ def class3d_summary(options: Class3DSummary) -> ClassificationSummary:
         be read, or the output holds results of other jobs.
     """
     jobs = open_jobs(options.jobs)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="class3d summary",
-            inputs={"jobs": {job.name: str(job.folder.path) for job in jobs}},
-            parameters=options.parameters("jobs", "align", "collapsed_share"),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="class3d summary",
+        inputs={"jobs": {job.name: str(job.folder.path) for job in jobs}},
+        recorded=("jobs", "align", "collapsed_share"),
+    ) as (results, client, progress):
         tables = tables_stage(
             jobs,
             collapsed_share=options.collapsed_share,
@@ -113,4 +107,4 @@ def class3d_summary(options: Class3DSummary) -> ClassificationSummary:
         verdicts = summary_report_stage(
             jobs, tables, align=options.align, results=results, progress=progress
         )
-    return ClassificationSummary(Path(options.output), tables, verdicts)
+    return ClassificationSummary(results.place, tables, verdicts)

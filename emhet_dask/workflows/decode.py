@@ -46,7 +46,7 @@ from emhet_dask.runtime import (
 )
 from emhet_dask.runtime.making import making_store
 from emhet_dask.workflows.particles import ParticleFile
-from emhet_dask.workflows.stages.costs import decode_work
+from emhet_dask.workflows.stages.decoding_costs import Network, decode_work
 from emhet_dask.workflows.stages.making import how_far, to_stored
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def decode(options: Decode) -> Decoded:
         model or with other settings.
     """
     plan = _plan(options, CryodrgnRun.open(options.workdir, options.epoch))  # type: ignore[arg-type]
-    with making_store(plan.path, command="emhet decode"):
+    say = Progress(quiet=options.quiet).say
+    with making_store(plan.path, command="emhet decode", say=say):
         return _make(plan, options)
 
 
@@ -233,7 +234,7 @@ class _Plan:
         """Return what decoding all volumes takes."""
         return decode_work(
             self.layout,
-            weights_bytes=self.run.weights_path.stat().st_size,
+            network=Network.of(self.run.model_config, self.run.weights_path.stat().st_size),
             tasks=self.layout.n_shards,
             volumes=self.layout.n_volumes,
         )

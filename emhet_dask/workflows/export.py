@@ -16,8 +16,10 @@ from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.options import command
 from emhet_dask.options.subset import Export
-from emhet_dask.runtime import Progress, connect
+from emhet_dask.runtime import Progress, connect, state_plan
+from emhet_dask.urls import place_of
 from emhet_dask.workflows.select import members_of, source_of
+from emhet_dask.workflows.stages.volume_costs import export_work
 
 __all__ = ["Exported", "export"]
 
@@ -75,6 +77,7 @@ def export(options: Export) -> Exported:
     tasks = list(_tasks(ensemble, volumes, [str(path.absolute()) for path in paths]))
     progress = Progress(quiet=options.quiet)
     with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+        state_plan(export_work(ensemble, tasks=len(tasks), volumes=len(paths)), client, progress)
         for _ in progress.map(client, _Task.run, tasks, label=f"export {len(paths)} maps"):
             pass
     return Exported(folder, len(paths))
@@ -111,7 +114,7 @@ def _tasks(ensemble: Ensemble, volumes: np.ndarray, paths: list[str]) -> Iterato
 
 def _wanted(options: Export) -> tuple[Ensemble, list[tuple[int, str]]]:
     """Return the ensemble, and for each volume to write its number and folder."""
-    if (Path(options.source) / "run.json").is_file():
+    if (place_of(options.source) / "run.json").is_file():
         labels = members_of(options.source, options.clusters)
         ensemble = source_of(options.source)
         if options.volumes is not None:

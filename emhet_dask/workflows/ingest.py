@@ -98,7 +98,8 @@ def ingest(options: Ingest) -> Ingested:
         another run is making it.
     """
     plan = _plan(options)
-    with making_store(plan.path, command="emhet ingest"):
+    say = Progress(quiet=options.quiet).say
+    with making_store(plan.path, command="emhet ingest", say=say):
         return _make(plan, options)
 
 

@@ -15,8 +15,8 @@ from emhet_dask.errors import InputError, need
 from emhet_dask.options import command
 from emhet_dask.options.landscape import Landscape
 from emhet_dask.report.verdict import headline
-from emhet_dask.runtime import Progress, ResultsFolder, connect, task_memory_bytes
-from emhet_dask.urls import UrlPlace
+from emhet_dask.runtime import task_memory_bytes
+from emhet_dask.urls import Place, UrlPlace, place_of
 from emhet_dask.workflows.stages.clusters import clusters_stage
 from emhet_dask.workflows.stages.components import (
     ComponentOptions,
@@ -26,6 +26,7 @@ from emhet_dask.workflows.stages.components import (
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
+from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.pictures import Findings, report_stage
 from emhet_dask.workflows.stages.selection import choose_volumes, open_source
 from emhet_dask.workflows.stages.states import TreeOptions, states_stage
@@ -114,23 +115,17 @@ def landscape(options: Landscape) -> Landscaped:
     _refuse_early(options, ensemble.n_volumes, earlier)
     masking.refuse_early()
     building.refuse_early(ensemble.n_volumes)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="landscape",
-            inputs={
-                "ensemble": source.path,
-                "source": source.fingerprint,
-                "fingerprint": ensemble.fingerprint,
-            },
-            parameters=options.parameters(*_RECORDED),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="landscape",
+        inputs={
+            "ensemble": source.path,
+            "source": source.fingerprint,
+            "fingerprint": ensemble.fingerprint,
+        },
+        recorded=_RECORDED,
+    ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)
         mask = mask_stage(job, masking)
         matrix_stage(job, mask["mask"].values)
@@ -174,7 +169,7 @@ _RECORDED = (
 )
 
 
-def _refuse_early(options: Landscape, count: int, earlier: Path | None) -> None:
+def _refuse_early(options: Landscape, count: int, earlier: Place | None) -> None:
     """Refuse at once what would otherwise fail after hours."""
     if options.n_components is not None and options.n_components > count - 1:
         raise InputError(
@@ -185,7 +180,7 @@ def _refuse_early(options: Landscape, count: int, earlier: Path | None) -> None:
         raise InputError(
             f"--n-clusters: got {options.n_clusters}, expected at most {count} for {count} volumes"
         )
-    if earlier is not None and earlier.resolve() == Path(options.output).resolve():
+    if earlier is not None and earlier.resolve() == place_of(options.output).resolve():
         raise InputError(
             f"--keep: {earlier} is the output itself, which would replace what is read from it; "
             "choose another -o"
@@ -194,6 +189,6 @@ def _refuse_early(options: Landscape, count: int, earlier: Path | None) -> None:
         need("umap", extra="umap", purpose="--umap")
 
 
-def _mask_options(options: Landscape, earlier: Path | None) -> MaskOptions:
+def _mask_options(options: Landscape, earlier: Place | None) -> MaskOptions:
     reused = earlier if options.mask == "auto" else None
     return MaskOptions(options.mask, options.threshold, options.dilate, options.cosine_edge, reused)

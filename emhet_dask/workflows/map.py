@@ -14,8 +14,9 @@ from emhet_dask.errors import InputError, need
 from emhet_dask.formats.cryodrgn_run import CryodrgnRun
 from emhet_dask.options import command
 from emhet_dask.options.map import Map
-from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_values
-from emhet_dask.urls import UrlPlace
+from emhet_dask.runtime import fingerprint_values
+from emhet_dask.urls import UrlPlace, place_of
+from emhet_dask.workflows.stages.decoding_costs import Network
 from emhet_dask.workflows.stages.energy import EnergyOptions, Points, energy_stage
 from emhet_dask.workflows.stages.energy_path import Render, path_stage
 from emhet_dask.workflows.stages.energy_pictures import energy_pictures_stage, energy_sections
@@ -33,6 +34,7 @@ from emhet_dask.workflows.stages.map_states import (
 
 if TYPE_CHECKING:
     from emhet_dask.decoders import DecoderModel
+from emhet_dask.workflows.stages.opening import opened
 
 __all__ = ["MappedParticles", "map"]
 
@@ -124,28 +126,22 @@ def map(options: Map) -> MappedParticles:  # noqa: A001 - the word of the comman
     known = sketch.ensemble.dataset.attrs.get("particle_file")
     named = options.particles if options.particles is not None else known
     file = open_particles(named, index, said=options.particles is not None)
-    if Path(options.output).absolute() == sketch.folder:
+    if place_of(options.output).absolute() == sketch.folder:
         raise InputError(f"-o: {options.output} is the landscape itself; choose another -o")
     model = _decoder(run, sketch, options)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="map",
-            inputs={
-                "workdir": str(run.workdir),
-                "weights": run.weights_sha256,
-                "latents": fingerprint_values(run.latents),
-                "landscape": str(sketch.folder),
-                "components": sketch.keys["pca"],
-            },
-            parameters=options.parameters(*_RECORDED),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="map",
+        inputs={
+            "workdir": str(run.workdir),
+            "weights": run.weights_sha256,
+            "latents": fingerprint_values(run.latents),
+            "landscape": str(sketch.folder),
+            "components": sketch.keys["pca"],
+        },
+        recorded=_RECORDED,
+    ) as (results, client, progress):
         fourier = fits_fourier(sketch) and not options.full_decode
         job = MapJob(
             sketch,
@@ -155,7 +151,7 @@ def map(options: Map) -> MappedParticles:  # noqa: A001 - the word of the comman
             results,
             client,
             progress,
-            weights_bytes=run.weights_path.stat().st_size,
+            network=Network.of(run.model_config, run.weights_path.stat().st_size),
         )
         placing = read_outs_stage(job)
         check = check_stage(job, placing, seed=options.seed, flip=sketch.flip(asked=options.flip))
@@ -185,7 +181,7 @@ def _finish(
         states=states.state,
         sketch=sketch.table(),
         noun="particle",
-        title=job.results.place.name,
+        title=job.results.place.absolute().name,
     )
     energy = energy_stage(job.results, points, options, after=("assignment",))
     render = Render(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from emhet_dask.analysis.regions import inside_polygon
 from emhet_dask.ensemble.groups import load_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.regions import read_region
+from emhet_dask.urls import Place, place_of
 
 __all__ = ["MappedFolder", "in_region", "is_map_folder"]
 
 
-def is_map_folder(folder: str | Path) -> bool:
+def is_map_folder(folder: str | PathLike[str]) -> bool:
     """Tell whether a folder holds particles that were mapped."""
-    return (Path(folder) / "results.zarr" / "particles").is_dir()
+    return (place_of(folder) / "results.zarr" / "particles").is_dir()
 
 
 def in_region(
@@ -66,7 +67,7 @@ class MappedFolder:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     index : ndarray of int, shape (particle,)
         Row of each particle before any subset.
     states : ndarray of int, shape (particle,), or None
@@ -74,13 +75,13 @@ class MappedFolder:
         Of which its particles are, where known.
     """
 
-    folder: Path
+    folder: Place
     index: npt.NDArray[np.int64]
     states: npt.NDArray[Any] | None
     particle_file: str | None
 
     @classmethod
-    def open(cls, folder: str | Path) -> MappedFolder:
+    def open(cls, folder: str | PathLike[str]) -> MappedFolder:
         """Read what is known of the particles.
 
         Raises
@@ -92,11 +93,12 @@ class MappedFolder:
             raise InputError(
                 f"{folder}: no particles in results.zarr, expected the finished folder of emhet map"
             )
-        found = load_group(Path(folder) / "results.zarr" / "particles")
+        place = place_of(folder)
+        found = load_group(place / "results.zarr" / "particles")
         states = found["particle_state"].values if "particle_state" in found else None
         file = found.attrs.get("particle_file")
         index = np.asarray(found["particle_index"].values, dtype=np.int64)
-        return cls(Path(folder), index, states, None if file is None else str(file))
+        return cls(place, index, states, None if file is None else str(file))
 
     def in_states(self, chosen: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """Tell which particles are in states; an unknown one is refused."""
@@ -144,7 +146,7 @@ class MappedFolder:
 
 
 def _refuse_unknown(
-    option: str, noun: str, folder: Path, chosen: tuple[int, ...], labels: npt.NDArray[Any]
+    option: str, noun: str, folder: Place, chosen: tuple[int, ...], labels: npt.NDArray[Any]
 ) -> None:
     known = np.unique(labels[labels >= 0])
     missing = sorted(set(chosen) - set(known.tolist()))

@@ -20,7 +20,8 @@ from emhet_dask.formats.volumes import VolumeSource
 from emhet_dask.options import command
 from emhet_dask.options.mask import Mask
 from emhet_dask.report.style import counted
-from emhet_dask.runtime import Progress, connect
+from emhet_dask.runtime import Progress, connect, state_plan
+from emhet_dask.workflows.stages.volume_costs import masks_work
 
 __all__ = ["Masks", "mask"]
 
@@ -72,6 +73,7 @@ def mask(options: Mask) -> Masks:
     progress = Progress(quiet=options.quiet)
     fractions: dict[str, float] = {}
     with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+        state_plan(masks_work([task.source for task in tasks]), client, progress)
         found = progress.map(client, _Task.run, tasks, label="mask", unit="maps")
         for task, fraction in zip(tasks, found, strict=True):
             fractions[Path(task.path).stem] = fraction

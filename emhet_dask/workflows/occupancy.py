@@ -10,9 +10,9 @@ import pandas as pd
 from emhet_dask.options import command
 from emhet_dask.options.occupancy import Occupancy
 from emhet_dask.report.style import counted
-from emhet_dask.runtime import Progress, ResultsFolder, connect
 from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.stages.job import Job
+from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.part_page import part_report_stage
 from emhet_dask.workflows.stages.part_tables import (
     MavenLayout,
@@ -102,23 +102,17 @@ def occupancy(options: Occupancy) -> Occupied:
     layout = None
     if options.format == "maven":
         layout = MavenLayout.of(ensemble.names.tolist(), files.names)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="occupancy",
-            inputs={
-                "ensemble": source.path,
-                "source": source.fingerprint,
-                "fingerprint": ensemble.fingerprint,
-            },
-            parameters=options.parameters("masks", "references", "cut", "format"),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="occupancy",
+        inputs={
+            "ensemble": source.path,
+            "source": source.fingerprint,
+            "fingerprint": ensemble.fingerprint,
+        },
+        recorded=("masks", "references", "cut", "format"),
+    ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)
         measured = measure_stage(job, files)
         if layout is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from emhet_dask.options import command
 from emhet_dask.options.reconstruct import Reconstruct
-from emhet_dask.runtime import Progress, ResultsFolder, connect
+from emhet_dask.urls import Place
+from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.reconstruct_fsc import HalfMapTables, fsc_stage, read_mask
 from emhet_dask.workflows.stages.reconstruct_maps import Reconstruction, map_stages
 from emhet_dask.workflows.stages.reconstruct_page import reconstruct_report_stage
@@ -24,13 +24,13 @@ class Reconstructed:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     tables : HalfMapTables
         ``fsc`` and ``states``.
     notes : tuple of str
     """
 
-    folder: Path
+    folder: Place
     tables: HalfMapTables
     notes: tuple[str, ...]
 
@@ -87,34 +87,28 @@ def reconstruct(options: Reconstruct) -> Reconstructed:
     mask = read_mask(
         options.mask, box=sampling.maps.box, voxel_size_angstrom=sampling.voxel_size_angstrom
     )
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="reconstruct",
-            inputs=particles.inputs(),
-            parameters=options.parameters(
-                "labels",
-                "clusters",
-                "states",
-                "mask",
-                "symmetry",
-                "box",
-                "max_resolution",
-                "b_factor",
-                "gridding_iterations",
-                "no_ctf",
-                "ctf_intact_first_peak",
-                "seed",
-            ),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="reconstruct",
+        inputs=particles.inputs(),
+        recorded=(
+            "labels",
+            "clusters",
+            "states",
+            "mask",
+            "symmetry",
+            "box",
+            "max_resolution",
+            "b_factor",
+            "gridding_iterations",
+            "no_ctf",
+            "ctf_intact_first_peak",
+            "seed",
+        ),
+    ) as (results, client, progress):
         run = Reconstruction(options, particles, sampling, operators, results, client, progress)
         stages = map_stages(run)
         tables = fsc_stage(run, mask, after=stages)
         reconstruct_report_stage(run, tables, after=[*stages, "fsc"])
-    return Reconstructed(Path(options.output), tables, particles.notes)
+    return Reconstructed(results.place, tables, particles.notes)

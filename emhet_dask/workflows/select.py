@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from emhet_dask.errors import InputError
 from emhet_dask.options import command
 from emhet_dask.options.subset import Select
 from emhet_dask.runtime import read_run
+from emhet_dask.urls import place_of
 from emhet_dask.workflows.block_members import PresenceTables, has_landscape, is_presence_folder
 from emhet_dask.workflows.map_members import MappedFolder, in_region, is_map_folder
 from emhet_dask.workflows.particles import ParticleFile, particle_rows, write_particle_list
@@ -237,15 +240,15 @@ def _usual(labels: pd.DataFrame, options: Select) -> pd.DataFrame:
 
 def _volume_scores(results: str) -> npt.NDArray[np.floating]:
     """Return the scores of the volumes of a landscape, in the order of its table."""
-    return np.asarray(load_group(Path(results) / "results.zarr" / "pca")["scores"].values)
+    return np.asarray(load_group(place_of(results) / "results.zarr" / "pca")["scores"].values)
 
 
-def members_of(results: str | Path, clusters: tuple[int, ...] | None) -> pd.DataFrame:
+def members_of(results: str | PathLike[str], clusters: tuple[int, ...] | None) -> pd.DataFrame:
     """Return the rows of ``cluster_labels.csv`` that belong to chosen states.
 
     Parameters
     ----------
-    results : path
+    results : path or URL
         Folder of a landscape.
     clusters : tuple of int or None
         None for all.
@@ -260,10 +263,10 @@ def members_of(results: str | Path, clusters: tuple[int, ...] | None) -> pd.Data
     InputError
         When the folder holds no finished landscape, or no such state.
     """
-    table = Path(results) / "clusters" / "cluster_labels.csv"
+    table = place_of(results) / "clusters" / "cluster_labels.csv"
     if not table.is_file():
         raise InputError(f"{results}: no clusters/cluster_labels.csv, expected a landscape folder")
-    labels = pd.read_csv(table, dtype={"name": str}, keep_default_na=False)
+    labels = pd.read_csv(BytesIO(table.read_bytes()), dtype={"name": str}, keep_default_na=False)
     if clusters is None:
         return labels
     known = np.unique(labels["cluster"])
@@ -275,7 +278,7 @@ def members_of(results: str | Path, clusters: tuple[int, ...] | None) -> pd.Data
     return labels[labels["cluster"].isin(clusters)]
 
 
-def source_of(results: str | Path) -> Ensemble:
+def source_of(results: str | PathLike[str]) -> Ensemble:
     """Open the ensemble that a results folder was made of.
 
     Raises

@@ -19,12 +19,13 @@ from emhet_dask.options import command
 from emhet_dask.options.similarity import Similarity
 from emhet_dask.report.style import counted
 from emhet_dask.report.verdict import headline
-from emhet_dask.runtime import Progress, ResultsFolder, connect, fingerprint_file, task_memory_bytes
+from emhet_dask.runtime import fingerprint_file, task_memory_bytes
 from emhet_dask.urls import UrlPlace
 from emhet_dask.workflows.align import align_ensemble
 from emhet_dask.workflows.stages.foreign import read_map_on_box
 from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
+from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.pair_clusters import PairClusters, pair_clusters_stage
 from emhet_dask.workflows.stages.pair_pictures import Compared, pair_report_stage
 from emhet_dask.workflows.stages.pair_tree import PairTreeOptions, pair_tree_stage
@@ -106,19 +107,13 @@ def similarity(options: Similarity) -> Similar:
     _refuse_count(options, found)
     used = RowOptions(options.metric, options.resolution, options.fsc_threshold)
     memory = task_memory_bytes(options.memory_limit)
-    progress = Progress(quiet=options.quiet)
-    with (
-        ResultsFolder.open(
-            options.output,
-            command="similarity",
-            inputs=_inputs(found, options),
-            parameters=options.parameters(*_RECORDED),
-            overwrite=options.overwrite,
-            progress=progress,
-        ) as results,
-        connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client,
-    ):
-        results.client = client
+    with opened(
+        options,
+        options.output,
+        command="similarity",
+        inputs=_inputs(found, options),
+        recorded=_RECORDED,
+    ) as (results, client, progress):
         source = (
             found.ingest(results, client, quiet=options.quiet)
             if isinstance(found, MapFolder)

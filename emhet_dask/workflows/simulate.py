@@ -24,7 +24,8 @@ from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.options import command
 from emhet_dask.options.simulate import SimulateAssembly, SimulateTransition
-from emhet_dask.runtime import Progress, connect
+from emhet_dask.runtime import Progress, connect, state_plan
+from emhet_dask.workflows.stages.volume_costs import simulate_work
 
 __all__ = ["Simulated", "simulate_assembly", "simulate_transition"]
 
@@ -217,6 +218,14 @@ def _write(
     rows: list[dict[str, Any]] = []
     progress = Progress(quiet=options.quiet)
     with connect(options.cluster, memory_limit=options.memory_limit, tls=options.tls) as client:
+        work = simulate_work(
+            box=options.box,
+            voxel_size_angstrom=options.apix,
+            bodies=dict(recipe[1]).get("n_subunits", 1),
+            tasks=len(tasks),
+            maps=options.n,
+        )
+        state_plan(work, client, progress)
         for part in progress.map(client, _Task.run, tasks, label="simulate"):
             rows.extend(part)
     truth = pd.DataFrame(rows)

@@ -14,7 +14,15 @@ import psutil
 
 MRC_HEADER_BYTES = 1024  # has a date
 # Say when and where they were made.
-OF_THE_RUN = {"run.json", "report.html", "explore.ipynb", "open.cxc", "map.json", "evidence.json"}
+OF_THE_RUN = {
+    "run.json",
+    "report.html",
+    "explore.ipynb",
+    "open.cxc",
+    "map.json",
+    "evidence.json",
+    "verdicts.json",
+}
 TEMPORARY = re.compile(r"\.partial$|^\.lock|^\.staging$|\.lock$|\.new$")
 CHECKOUT = Path(__file__).parents[2]
 STRUCK = Path(__file__).with_name("struck.py")

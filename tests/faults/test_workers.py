@@ -107,6 +107,25 @@ def test_the_command_killed(command, undisturbed, tmp_path):
     finish(words, out, undisturbed / "decode")
 
 
+def test_the_command_killed_among_its_pairs(command, undisturbed, tmp_path):
+    out = tmp_path / "similarity"
+    words = command("similarity", out, "--cluster", "local:2")
+    killed = end(emhet(*words, times=0, KILLED_AFTER="pairs-"), patience=20)
+    assert (killed.status, killed.left) == (-signal.SIGKILL, [])
+    before = written(out)
+    blocks = [name for name in before if "/block_histogram/c/" in name]
+    assert 0 < len(blocks) < 21
+    ended = end(emhet(*words, times=0))
+    assert ended.status == 0, ended.err
+    plans = json.loads((out / "run.json").read_text())["stages"]["pairs"]["plans"]
+    assert {each["stage"]: each["tasks"] for each in plans}["pairs"] == 21 - len(blocks)
+    after = written(out)
+    kept = [name for name in before if not name.startswith(".staging")]
+    assert kept
+    assert [name for name in kept if after[name] != before[name]] == []
+    assert_same(out, undisturbed / "similarity")
+
+
 def finish(words, out, undisturbed):
     """The same command again, elsewhere: nothing that is finished is done again."""
     before = written(out)

@@ -37,8 +37,11 @@ def test_a_job_that_queued_again_looks_for_a_new_scheduler(monkeypatch):
         monkeypatch.setenv(name, value)
     first = runner._find_rank()
     assert (first.number, first.of) == (1, 4)
+    assert first.earlier == ()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert runner._find_rank().file != first.file
+    again = runner._find_rank()
+    assert again.file != first.file
+    assert again.earlier == (first.file,)
 
 
 def test_a_scheduler_that_does_not_come_is_said_so(monkeypatch, tmp_path):

@@ -2,33 +2,15 @@
 
 import json
 import re
-import subprocess
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
 from emhet_dask import ingest, simulate_assembly
+from tests.slurm.jobs import SBATCH, ended, queued, run, submit, wait_until, write_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-SBATCH = Path(__file__).parents[2] / "deploy" / "slurm" / "run.sbatch"
-JOB = ["--partition=debug", "--cpus-per-task=1", "--mem-per-cpu=1500M", "--time=5"]
-JOBS = """
-class: SLURMCluster
-options:
-  queue: debug
-  cores: 1
-  processes: 1
-  memory: 2GB
-  walltime: "00:10:00"
-  interface: lo
-  local_directory: {folder}
-  log_directory: {folder}/logs
-  worker_extra_args: ["--lifetime", "9m", "--lifetime-stagger", "30s"]
-jobs: 2
-"""
 
 
 @pytest.fixture(scope="module")
@@ -38,30 +20,11 @@ def maps(tmp_path_factory):
     return folder
 
 
-def run(command, slurm, folder, timeout=90):
-    return subprocess.run(
-        list(map(str, command)),
-        check=False,
-        env=slurm,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
 def submitted(slurm, folder, *command, tasks=4):
     """Run a command in a job of run.sbatch; return its status and its log."""
-    log = folder / "log"
     script = [SBATCH, *command] if command[0] == "emhet" else [f"--wrap={' '.join(command)}"]
-    options = [*JOB, f"--ntasks={tasks}", f"--output={log}", "--parsable"]
-    job = run(["sbatch", *options, *script], slurm, folder).stdout.strip()
-    until = time.monotonic() + 90
-    state = ""
-    while time.monotonic() < until and not re.search(r"JobState=(COMPLETED|FAILED)", state):
-        time.sleep(0.3)  # sbatch --wait looks up every half minute
-        state = run(["scontrol", "show", "job", job], slurm, folder).stdout
-    return int(re.search(r"ExitCode=(\d+):", state)[1]), log.read_text()
+    job = submit(script, slurm, folder, f"--ntasks={tasks}", "--time=5")
+    return ended(job, slurm, folder)
 
 
 def test_a_job_that_brings_everything_gives_what_one_process_gives(slurm, tmp_path, maps):
@@ -104,10 +67,11 @@ def test_ranks_that_cannot_be_are_refused(slurm, tmp_path, tasks, command, said)
 
 
 def test_jobs_are_checked_encrypted_and_ended(slurm, tmp_path):
-    (tmp_path / "slurm.yaml").write_text(JOBS.format(folder=tmp_path))
     keys = tmp_path / "keys"
-    command = ["emhet", "cluster", "check", "slurm.yaml", "--workers=2", "--tls", "--json"]
-    done = run([*command, "--wait=60"], slurm | {"EMHET_TLS_DIR": str(keys)}, tmp_path)
+    command = ["emhet", "cluster", "check", write_cluster(tmp_path), "--tls", "--json"]
+    done = run(
+        [*command, "--workers=2", "--wait=60"], slurm | {"EMHET_TLS_DIR": str(keys)}, tmp_path
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["problems"] == []
@@ -124,7 +88,4 @@ def test_jobs_are_checked_encrypted_and_ended(slurm, tmp_path):
     assert logs
     assert all(secret not in log.read_text() for log in logs)
     assert secret not in done.stdout + done.stderr
-    until = time.monotonic() + 30
-    while run(["squeue", "-h"], slurm, tmp_path).stdout and time.monotonic() < until:
-        time.sleep(0.5)
-    assert run(["squeue", "-h"], slurm, tmp_path).stdout == ""
+    wait_until(lambda: queued(slurm, tmp_path) == [])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 
 import emhet_dask
 from emhet_dask.ensemble import open_ensemble
@@ -269,12 +270,15 @@ def results(tmp_path, job, client):
     return folder
 
 
-def test_particles_of_states_and_blocks(select, results, job, tmp_path):
+def test_particles_of_states_and_blocks(select, results, job, tmp_path, bucket):
     assert select(results=str(results), clusters=0) == [0, 2, 4, 5]
     assert select(results=str(results), clusters=1, classes=2) == [1, 3]
     assert select(results=str(results), block=1, classes="1,3") == [0, 2, 4]
     with pytest.raises(InputError, match=r"--clusters: .* has no state 5"):
         select(results=str(results), clusters=5)
+    s3fs.S3FileSystem().put(str(results), f"{bucket}/results", recursive=True)
+    assert select(results=f"{bucket}/results", clusters=0) == [0, 2, 4, 5]
+    assert select(results=f"{bucket}/results", block=1, classes="1,3") == [0, 2, 4]
     # A file with other copies of the same particles does not say which are meant.
     write_star(tmp_path / "first.star", {"particles": TABLE.drop(columns="rlnOpticsGroup")[:3]})
     with pytest.raises(InputError, match="knows 1 copies of particles"):

@@ -10,6 +10,7 @@ import pytest
 import emhet_dask
 from emhet_dask.ensemble import open_ensemble
 from emhet_dask.errors import InputError
+from emhet_dask.runtime.making import making_store
 from emhet_dask.runtime.publishing import STAGING_VARIABLE
 
 CALM = {"quiet": True, "cluster": "local"}
@@ -125,3 +126,36 @@ def test_a_store_that_does_not_answer_is_one_line_and_status_2(bucket, maps, tmp
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"emhet: {bucket}/{output}: cannot be reached (Could not connect")
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in ended.stderr + ended.stdout
+
+
+def test_a_store_in_a_bucket_has_one_maker_at_a_time(bucket, maps):
+    url = f"{bucket}/e.zarr"
+    with making_store(url, command="emhet decode"):
+        said = (
+            rf"^{url}: another run \(emhet decode, process {os.getpid()} on .+\) is writing there"
+        )
+        with pytest.raises(InputError, match=said):
+            emhet_dask.ingest(str(maps), output=url, **CALM)
+        assert list(stored(bucket)) == [".e.zarr.lock"]
+        emhet_dask.ingest(str(maps), output=f"{bucket}/other.zarr", **CALM)
+    emhet_dask.ingest(str(maps), output=url, **CALM)
+    assert not [name for name in stored(bucket) if name.endswith(".lock")]
+
+
+def test_a_store_in_a_bucket_whose_maker_was_killed_is_taken_over(bucket, maps):
+    url = f"{bucket}/e.zarr"
+    code = (
+        "import os, sys; from emhet_dask.runtime.making import making_store\n"
+        "with making_store(sys.argv[1], command='emhet ingest'): os._exit(9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, url], check=False, timeout=60)
+    assert killed.returncode == 9
+    assert list(stored(bucket)) == [".e.zarr.lock"]
+    emhet_dask.ingest(str(maps), output=url, **CALM)
+    assert emhet_dask.info(url).whole
+    assert not [name for name in stored(bucket) if name.endswith(".lock")]
+
+
+def test_a_whole_bucket_is_no_place_for_a_store(bucket, maps):
+    with pytest.raises(InputError, match=rf"^{bucket}: is a whole bucket; expected a place in it"):
+        emhet_dask.ingest(str(maps), output=bucket, **CALM)

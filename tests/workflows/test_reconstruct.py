@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 
 import emhet_dask
 from emhet_dask.analysis.ctf import CtfParameters, contrast_transfer
@@ -228,7 +229,7 @@ def test_what_cannot_be_is_one_line(star, tmp_path, options, message):
     assert not (tmp_path / "o").exists()
 
 
-def test_states_of_a_landscape(project, star, tmp_path, client):
+def test_states_of_a_landscape_on_a_disk_or_in_a_bucket(project, star, tmp_path, client, bucket):
     """Volumes of two states that stand for the particles of these."""
     rng = np.random.default_rng(0)
     (tmp_path / "maps").mkdir()
@@ -258,3 +259,8 @@ def test_states_of_a_landscape(project, star, tmp_path, client):
     assert found.states["particles"].tolist() == [COUNT // 2] * 2
     own = read_particles(tmp_path / "o" / "state_000_particles.star").particles
     assert len(set(own["rlnClassNumber"])) == 1
+    s3fs.S3FileSystem().put(str(tmp_path / "l"), f"{bucket}/l", recursive=True)
+    there = emhet_dask.reconstruct(
+        star, clusters=f"{bucket}/l", output=tmp_path / "there", cluster=client, quiet=True
+    )
+    pd.testing.assert_frame_equal(there.states, found.states)

@@ -60,7 +60,7 @@ def block_report_stage(
         )
         write_notebook(
             workspace / "explore.ipynb",
-            block_cells(folder=job.results.path(), ensemble=job.ensemble.path or ""),
+            block_cells(folder=job.results.place, ensemble=job.ensemble.path or ""),
         )
         write_block_page(
             workspace,

@@ -26,11 +26,14 @@ class SummaryJob:
     folder : JobFolder
     iterations : tuple of int
         Finished iterations whose model is there, ascending; never empty.
+    place : str
+        Where readers find it; of results that go to a URL that is not where they are read.
     """
 
     name: str
     folder: JobFolder
     iterations: tuple[int, ...]
+    place: str
 
     @property
     def last(self) -> int:
@@ -121,7 +124,7 @@ def _open(given: str, place: Path, name: str) -> SummaryJob:
         raise InputError(
             f"{given}: has no finished iteration; expected files such as run_it001_model.star"
         )
-    return SummaryJob(name, folder, tuple(iterations))
+    return SummaryJob(name, folder, tuple(iterations), str(folder.path))
 
 
 def _names(places: Sequence[Path]) -> list[str]:

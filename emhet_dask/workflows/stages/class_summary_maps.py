@@ -19,6 +19,7 @@ from emhet_dask.formats.mrc_write import write_map
 from emhet_dask.runtime import Progress, ResultsFolder
 from emhet_dask.workflows.stages.class_summary_jobs import SummaryJob
 from emhet_dask.workflows.stages.class_summary_tables import SummaryTables
+from emhet_dask.workflows.stages.volume_costs import class_fits_work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -117,6 +118,8 @@ def align_stage(
         tasks = [
             _Fits.of(job, tables, workspace / ALIGNED) for job in jobs if len(map_paths(job)) > 1
         ]
+        sizes = [[path.stat().st_size for path in task.paths.values()] for task in tasks]
+        results.state(class_fits_work(sizes))
         found = list(progress.map(client, _Fits.run, tasks, label="align", unit="jobs"))
         rows = [row for of_job in found for row in of_job]
         pd.DataFrame(rows, columns=_COLUMNS).to_csv(

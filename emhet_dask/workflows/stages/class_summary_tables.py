@@ -29,6 +29,7 @@ from emhet_dask.formats.relion_model import (
     read_state,
 )
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.class_costs import kept_by_workers
 from emhet_dask.workflows.stages.class_summary_ends import (
     Ends,
     coverage_of,
@@ -36,6 +37,7 @@ from emhet_dask.workflows.stages.class_summary_ends import (
     view_counts,
 )
 from emhet_dask.workflows.stages.class_summary_jobs import SummaryJob
+from emhet_dask.workflows.stages.volume_costs import texts_work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -118,6 +120,9 @@ def tables_stage(
     """
 
     def build(workspace: Path) -> None:
+        sizes = [size for job in jobs for _, size, _ in job.fingerprint()]
+        # After a run, workers still keep blocks of its images.
+        results.state(texts_work(sizes, stage="tables", held_bytes=kept_by_workers(client)))
         iterations = [_Iteration.of(job, number) for job in jobs for number in job.iterations]
         read = list(
             progress.map(client, _Iteration.read, iterations, label="read", unit="iterations")
@@ -327,7 +332,7 @@ def _facts(
         unknown = "the model gives no resolution"
     return {
         "job": job.name,
-        "path": str(job.folder.path),
+        "path": job.place,
         "last_iteration": job.last,
         "iterations_read": len(read),
         "iterations_planned": states[-1].n_planned if states else None,

@@ -44,7 +44,7 @@ def energy_pictures_stage(results: ResultsFolder, energy: Energy, path: WrittenP
     def build(workspace: Path) -> None:
         (workspace / "figures").mkdir()
         _draw(energy, path, workspace)
-        _write_page(energy, path, workspace / "landscape.html", results.path().name)
+        _write_page(energy, path, workspace / "landscape.html", results.place.absolute().name)
 
     results.stage(
         "energy pictures",

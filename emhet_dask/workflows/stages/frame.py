@@ -14,8 +14,9 @@ from emhet_dask.ensemble import Ensemble
 from emhet_dask.ensemble.reading import StoredVolumes, stream
 from emhet_dask.ensemble.shards import crc32c
 from emhet_dask.errors import InputError
-from emhet_dask.runtime import Progress
+from emhet_dask.runtime import Progress, state_plan
 from emhet_dask.workflows.stages.foreign import read_map_on_box
+from emhet_dask.workflows.stages.volume_costs import profiles_work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -150,6 +151,7 @@ def best_frame(
         stream(ensemble, rows[start : start + _PROFILES_PER_TASK])
         for start in range(0, len(rows), _PROFILES_PER_TASK)
     ]
+    state_plan(profiles_work(ensemble, tasks=len(parts), volumes=len(rows)), client, progress)
     profiles = np.concatenate(list(progress.map(client, _profiles, parts, label="find the best")))
     weights = None if ensemble.weights is None else ensemble.weights[rows]
     volume = int(rows[most_typical(profiles, weights=weights)])

@@ -10,6 +10,7 @@ import numpy as np
 from distributed import Client
 
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.decoding_costs import Network
 from emhet_dask.workflows.stages.map_landscape import Sketch
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class MapJob:
     results : ResultsFolder
     client : distributed.Client
     progress : Progress
-    weights_bytes : int
-        Size of the file that the model comes from, for plans.
+    network : Network
+        What of the model plans depend on.
     """
 
     sketch: Sketch
@@ -46,7 +47,7 @@ class MapJob:
     results: ResultsFolder
     client: Client
     progress: Progress
-    weights_bytes: int = 0
+    network: Network
 
     @property
     def n_particles(self) -> int:

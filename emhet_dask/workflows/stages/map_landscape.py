@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from emhet_dask.ensemble.groups import load_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.cryodrgn_run import CryodrgnRun
 from emhet_dask.runtime import read_run
+from emhet_dask.urls import Place, place_of
 
 __all__ = ["Sketch"]
 
@@ -27,7 +28,7 @@ class Sketch:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or UrlPlace
     ensemble : Ensemble
         Its volumes, in the order of its results.
     parameters : dict
@@ -36,13 +37,13 @@ class Sketch:
         What its stages are known by.
     """
 
-    folder: Path
+    folder: Place
     ensemble: Ensemble
     parameters: dict[str, Any]
     keys: dict[str, str]
 
     @classmethod
-    def open(cls, folder: str | Path) -> Sketch:
+    def open(cls, folder: str | PathLike[str]) -> Sketch:
         """Open the results of ``emhet landscape``.
 
         Raises
@@ -51,7 +52,7 @@ class Sketch:
             When they are none, are not finished, or the ensemble is gone, has changed, or does not
             know the latents of its volumes.
         """
-        folder = Path(folder).absolute()
+        folder = place_of(folder).absolute()
         if not (folder / "run.json").is_file():
             raise InputError(f"--landscape: {folder} has no run.json, expected results of emhet "
                              "landscape")  # fmt: skip
@@ -174,7 +175,7 @@ class Sketch:
             )
 
 
-def _ensemble(folder: Path, inputs: Any) -> Ensemble:
+def _ensemble(folder: Place, inputs: Any) -> Ensemble:
     path = inputs.get("ensemble")
     if path is None:
         raise InputError(

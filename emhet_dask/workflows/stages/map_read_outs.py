@@ -17,6 +17,8 @@ from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.components import prepared_rows
+from emhet_dask.workflows.stages.costs import amplitudes_work
+from emhet_dask.workflows.stages.decoding_costs import scores_work
 from emhet_dask.workflows.stages.map_job import MapJob
 from emhet_dask.workflows.stages.map_landscape import Sketch
 
@@ -172,8 +174,9 @@ def _make(job: MapJob) -> xr.Dataset:
     amplitude = None
     if "factor" in sketch.pca:
         weights = sketch.ensemble.weights if sketch.parameters["weights"] else None
+        rows = prepared_rows(path, factor=None, clip_negative=clip)
+        job.results.state(amplitudes_work(rows, stage="amplitudes"))
         with job.progress.computing(job.client, label="amplitudes") as compute:
-            rows = prepared_rows(path, factor=None, clip_negative=clip)
             amplitude, factors = fit_amplitudes(rows, weights=weights, compute=compute)
         apart = float(np.abs(factors - sketch.pca["factor"].values).max())
         if apart > _SAME_FACTOR:
@@ -254,6 +257,15 @@ def _decode(
 ) -> tuple[np.ndarray, float]:
     """Return scores, and seconds for each after the first task, which loads the decoder."""
     parts = [latents[start : start + _PER_TASK] for start in range(0, len(latents), _PER_TASK)]
+    work = scores_work(
+        stage=label,
+        box=job.sketch.ensemble.box,
+        n_components=job.n_components,
+        network=job.network,
+        particles=len(latents),
+        tasks=len(parts),
+    )
+    job.results.state(work)
     timed = _Timed(placing)
     found = list(job.progress.map(job.client, timed, parts, label=label, unit="batches"))
     seconds = min(taken / len(scores) for scores, taken in found)

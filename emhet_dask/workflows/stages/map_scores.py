@@ -13,7 +13,7 @@ from emhet_dask.ensemble.matrix import ADVICE, MatrixLayout, open_bands, write_b
 from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group, put_array
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS
-from emhet_dask.workflows.stages.costs import scores_work
+from emhet_dask.workflows.stages.decoding_costs import scores_work
 from emhet_dask.workflows.stages.map_job import MapJob
 from emhet_dask.workflows.stages.map_read_outs import Placing
 
@@ -138,9 +138,10 @@ def _decoded_stage(
         ]
         if blocks:
             work = scores_work(
+                stage=name,
                 box=job.sketch.ensemble.box,
                 n_components=job.n_components,
-                weights_bytes=job.weights_bytes,
+                network=job.network,
                 particles=len(particles),
                 tasks=len(blocks),
             )

@@ -15,6 +15,7 @@ from emhet_dask.ensemble.groups import load_group, save_group
 from emhet_dask.errors import InputError
 from emhet_dask.formats.mrc import read_header, read_volume, write_map
 from emhet_dask.runtime import fingerprint_file, fingerprint_values
+from emhet_dask.urls import Place
 from emhet_dask.workflows.stages.costs import mask_work
 from emhet_dask.workflows.stages.foreign import refuse_other_extent
 from emhet_dask.workflows.stages.job import Job
@@ -37,7 +38,7 @@ class MaskOptions:
     threshold, dilate : float or None
     cosine_edge : float
         In Å, as is `dilate`.
-    reused : Path or None
+    reused : Path, UrlPlace or None
         Results folder whose mask is taken as it is, instead of all that.
     """
 
@@ -45,7 +46,7 @@ class MaskOptions:
     threshold: float | None
     dilate: float | None
     cosine_edge: float
-    reused: Path | None = None
+    reused: Place | None = None
 
     def refuse_early(self) -> None:
         """Refuse what cannot work, before anything is computed.
@@ -142,11 +143,11 @@ def _make(job: Job, options: MaskOptions) -> xr.Dataset:
         )
 
 
-def _values_of(folder: Path) -> np.ndarray:
+def _values_of(folder: Place) -> np.ndarray:
     return np.asarray(load_group(folder / "results.zarr" / "mask")["mask"].values)
 
 
-def _reused(job: Job, folder: Path) -> xr.Dataset:
+def _reused(job: Job, folder: Place) -> xr.Dataset:
     values = _values_of(folder)
     if values.shape != (job.ensemble.box,) * 3:
         raise InputError(

@@ -123,7 +123,7 @@ def report_stage(job: Job, found: Findings, *, plot_dim: int, umap: bool, seed: 
         source = job.ensemble.path or "an array in memory"
         write_notebook(
             workspace / "explore.ipynb",
-            landscape_cells(folder=job.results.path(), ensemble=source),
+            landscape_cells(folder=job.results.place, ensemble=source),
         )
         write_page(
             workspace / "report.html", job=job, mask=found.mask, pca=found.pca, clusters=clusters

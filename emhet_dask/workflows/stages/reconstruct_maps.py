@@ -27,6 +27,7 @@ from emhet_dask.formats.particle_images import ParticleImages, read_images
 from emhet_dask.formats.star import write_particles
 from emhet_dask.options.reconstruct import Reconstruct
 from emhet_dask.runtime import Progress, ResultsFolder
+from emhet_dask.workflows.stages.image_costs import adding_work, solving_work
 from emhet_dask.workflows.stages.reconstruct_states import StateParticles, state_name
 
 __all__ = ["Reconstruction", "map_stages"]
@@ -103,6 +104,7 @@ def _map_stage(run: Reconstruction, number: int) -> None:
     def build(workspace: Path) -> dict[str, Any]:
         rows = run.particles.rows[number]
         write_particles(workspace / f"{name}_particles.star", run.particles.table, rows=rows)
+        _state_plans(run, number)
         lazy = _maps(run, number)
         found = run.progress.compute(run.client, lazy, label=name)
         for density, ending in zip(found, ("_half1", "_half2", ""), strict=True):
@@ -127,6 +129,21 @@ def _map_stage(run: Reconstruction, number: int) -> None:
         },
         build=build,
     )
+
+
+def _state_plans(run: Reconstruction, number: int) -> None:
+    name = state_name(number)
+    halves = [len(run.particles.of_half(number, half)) for half in HALVES]
+    adding = adding_work(
+        run.sampling,
+        stage=name,
+        particles=sum(halves),
+        bands=len(_bands(max(halves))),
+        symmetric=len(run.operators) > 1,
+    )
+    iterations = run.options.gridding_iterations
+    for work in (adding, solving_work(run.sampling, stage=name, iterations=iterations)):
+        run.results.state(work)
 
 
 def _maps(run: Reconstruction, number: int) -> list[Any]:

@@ -12,6 +12,7 @@ from emhet_dask.ensemble.integrity import check_shard, list_shards
 from emhet_dask.errors import InputError
 from emhet_dask.formats.tables import read_csv
 from emhet_dask.options import kinds
+from emhet_dask.urls import Place, check_url, is_url, place_of
 from emhet_dask.workflows.select import members_of
 
 __all__ = ["choose_volumes", "open_source"]
@@ -44,7 +45,7 @@ def open_source(source: Any) -> Ensemble:
     return ensemble
 
 
-def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensemble, Path | None]:
+def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensemble, Place | None]:
     """Take the usable volumes, or those of them that ``--keep`` names.
 
     Parameters
@@ -58,7 +59,7 @@ def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensembl
     -------
     ensemble : Ensemble
         Of the chosen volumes, in their order; the same one where these are all.
-    earlier : Path or None
+    earlier : Path, UrlPlace or None
         The results folder that was named; its mask can be reused.
 
     Raises
@@ -68,13 +69,15 @@ def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensembl
     """
     usable = np.asarray(ensemble.dataset["usable"].values)
     earlier = None
+    if keep is not None and is_url(keep):
+        check_url(keep)
     if keep is None:
         chosen = np.arange(ensemble.n_volumes)
-    elif Path(keep).is_file():
+    elif not is_url(keep) and Path(keep).is_file():
         chosen = _from_file(Path(keep), ensemble)
     elif ":" in keep:
         folder, _, states = keep.rpartition(":")
-        earlier = Path(folder)
+        earlier = place_of(folder)
         chosen = _from_states(earlier, states, ensemble)
     else:
         chosen = _from_numbers(keep, ensemble)
@@ -130,7 +133,7 @@ def _from_file(path: Path, ensemble: Ensemble) -> np.ndarray:
     return found
 
 
-def _from_states(folder: Path, states: str, ensemble: Ensemble) -> np.ndarray:
+def _from_states(folder: Place, states: str, ensemble: Ensemble) -> np.ndarray:
     try:
         wanted = kinds.numbers().parse(states)
     except ValueError:
