@@ -23,8 +23,10 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/emhet demo -o demo
 
+# Files of tests side by side; benchmarks have the machine to themselves.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest benchmarks
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
