@@ -43,7 +43,7 @@ from emhet_dask.analysis.projection import (
 )
 from emhet_dask.analysis.rotations import even_rotations, rotation_count
 
-__all__ = ["Scan", "coarse_radius", "orientations", "search_everywhere"]
+__all__ = ["Scan", "coarse_radius", "orientations", "search_bytes", "search_everywhere"]
 
 Float64 = NDArray[np.float64]
 
@@ -128,6 +128,27 @@ def orientations(spacing_degrees: float, operators: Float64 | None = None) -> Fl
 def coarse_radius(spacing_degrees: float) -> int:
     """Return the shells at which orientations so far apart leave none out that would fit."""
     return max(1, round(_MOST_MOVED / (0.5 * np.deg2rad(spacing_degrees))))
+
+
+def search_bytes(scan: Scan, *, box: int, radius: int, n_maps: int) -> tuple[int, int]:
+    """Return what all tasks share, and what one of them takes besides its block, at most.
+
+    Parameters
+    ----------
+    scan : Scan
+    box, radius : int
+        In pixels and shells.
+    n_maps : int
+
+    Returns
+    -------
+    shared, own : int
+        In bytes; the table of slices while it is made, and scores with their order.
+    """
+    coarse = plan_slices(box, radius=min(coarse_radius(scan.spacing_degrees), radius))
+    seen = len(orientations(scan.spacing_degrees, scan.operators)) * n_maps
+    # Slices, their power with what it is added up from; single precision, places of eight bytes.
+    return 24 * seen * coarse.n_pixels, 32 * max(_SCORES, seen)
 
 
 def search_everywhere(

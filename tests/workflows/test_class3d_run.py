@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -327,6 +328,9 @@ def test_poses_are_found_from_nothing(client, tmp_path):
     assert np.median(angles_between(lost.angles, fake.angles)) > 90
     assert (error < 10).mean() > 0.9
     assert adjusted_rand_score(fake.states, run.labels) > 0.8
+    stages = json.loads((out / "run.json").read_text())["stages"]
+    for name in ("global poses", "iteration 1"):
+        assert f"{name}: global search" in [plan["stage"] for plan in stages[name]["plans"]]
     rounds = pd.read_csv(out / "global_search.csv")
     assert rounds["median_turn_degrees"].iloc[-1] < 5
 

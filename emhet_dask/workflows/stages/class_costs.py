@@ -6,9 +6,10 @@ and what all blocks are compared with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from emhet_dask.analysis.global_search import Scan, search_bytes
 from emhet_dask.analysis.image_blocks import MOST_TASKS
 from emhet_dask.analysis.projection import SliceGrid, plan_slices
 from emhet_dask.formats.particle_images import ParticleImages
@@ -148,6 +149,18 @@ class Imaging:
             pixel_bytes=24,
             extra=tried * (_LOOK_UP_BYTES + 8 * classes + 24),
             rows=8 * (10 + classes),
+        )
+
+    def search_everywhere(self, scan: Scan, *, stage: str, radius: int, maps: int) -> Work:
+        """Search all poses."""
+        table, scores = search_bytes(scan, box=self.images.box, radius=radius, n_maps=maps)
+        near = self.search(stage=stage, radius=radius, classes=maps)
+        return replace(
+            near,
+            stage=f"{stage}: global search",
+            task_bytes=near.task_bytes + scores,
+            held_bytes=near.held_bytes + table,
+            remedy="--global-search (coarser)",
         )
 
     def maps(self, *, stage: str, classes: int) -> Work:

@@ -17,6 +17,7 @@ from emhet_dask.analysis.local_search import Poses, angles_between
 from emhet_dask.analysis.projection import SliceGrid, cropped, plan_slices, volume_transform
 from emhet_dask.analysis.support import map_of, sphere
 from emhet_dask.runtime import Progress, ResultsFolder, fingerprint_file
+from emhet_dask.workflows.stages.class_costs import Imaging
 from emhet_dask.workflows.stages.class_run_blocks import (
     Particles,
     cut_blocks,
@@ -130,6 +131,10 @@ class Handover:
     everywhere: GlobalSearch
     near: Search
 
+    def everywhere_at(self, number: int) -> bool:
+        """Return whether an iteration, from 1, searches all poses."""
+        return number <= _ITERATIONS
+
     def run(
         self,
         common: Common,
@@ -142,7 +147,7 @@ class Handover:
     ) -> Poses:
         """Search, as `Search.run`."""
         where: dict[str, Any] = {"radius": radius, "compute": compute}
-        if number > _ITERATIONS:
+        if not self.everywhere_at(number):
             return self.near.run(common, classes, number=number, operators=operators, **where)
         box = common.particles.images.box
         grid, full = plan_slices(box, radius=radius), plan_slices(box)
@@ -162,7 +167,7 @@ class Handover:
 
     def at_rest(self, number: int, moved: tuple[float, float]) -> bool:
         """Return whether poses hardly change any more."""
-        return number > _ITERATIONS and self.near.at_rest(number, moved)
+        return not self.everywhere_at(number) and self.near.at_rest(number, moved)
 
 
 def global_stage(
@@ -198,6 +203,13 @@ def global_stage(
     """
 
     def build(workspace: Path) -> None:
+        costs, maps = Imaging.on(client, search.particles.images), len(search.references)
+        results.state(
+            costs.search_everywhere(
+                search.scan, stage="global poses", radius=most_radius, maps=maps
+            )
+        )
+        results.state(costs.consensus(stage="global poses: consensus"))
         with progress.computing(client, label="global search") as compute:
             poses, table = _find(search, radius, most_radius, compute)
         save_poses(workspace / GLOBAL, poses)

@@ -233,6 +233,15 @@ def _iterate(
         searched=options.search is not None,
     ):
         results.state(work)
+    if isinstance(options.search, Handover) and options.search.everywhere_at(state.number + 1):
+        results.state(
+            imaging.search_everywhere(
+                options.search.everywhere.scan,
+                stage=f"iteration {state.number + 1}",
+                radius=state.radius,
+                maps=state.posteriors.shape[1],
+            )
+        )
     grid = plan_slices(images.box, radius=state.radius)
     noise = state.noise[: grid.radius + 1]
     support = support_of(options.mask, grid)
