@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ __all__ = [
     "format_bytes",
     "parse_bytes",
     "task_memory_bytes",
+    "waiting",
 ]
 
 # Less cannot hold a Python process with NumPy and Dask in it, so it is a slip: "4" for "4GB".
@@ -28,6 +30,8 @@ DEFAULT_MEMORY_BYTES = 2 << 30
 WORKER_BYTES = 240 << 20
 # Of what tasks leave behind, the allocator returns most, not all, to the system.
 _RETURNED_LATE = 1.15
+# Neighbours that are merged at a time (`emhet_dask.analysis.bands.tree`).
+_ARITY = 4
 
 
 def parse_bytes(text: str | int, *, option: str = "--memory-limit") -> int:
@@ -181,3 +185,9 @@ def check_plan(plan: Plan, limit_bytes: int) -> None:
         f"has {format_bytes(limit_bytes)}: {smaller}give workers more memory (--memory-limit, or "
         f"fewer of them with --cluster local:N)"
     )
+
+
+def waiting(parts: int) -> int:
+    """Return how many parts of a sum wait to be merged at once, a few at each level of the tree."""
+    levels = math.ceil(math.log(max(parts, 2), _ARITY))
+    return min(parts, _ARITY * (levels + 1))

@@ -14,8 +14,8 @@ from emhet_dask.analysis.image_blocks import MOST_TASKS
 from emhet_dask.analysis.projection import SliceGrid, plan_slices
 from emhet_dask.formats.particle_images import ParticleImages
 from emhet_dask.runtime import Work
+from emhet_dask.runtime.memory import waiting
 from emhet_dask.workflows.stages.class_run_blocks import block_rows, kept_bytes
-from emhet_dask.workflows.stages.costs import waiting
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -7,8 +7,6 @@ others. Bounds of memory are of arrays that exist at once in the code of the tas
 
 from __future__ import annotations
 
-import math
-
 import dask.array as da
 import numpy as np
 
@@ -20,6 +18,7 @@ from emhet_dask.ensemble.layout import Layout
 from emhet_dask.ensemble.matrix import MatrixLayout
 from emhet_dask.ensemble.pairs import PairsLayout
 from emhet_dask.runtime import Work
+from emhet_dask.runtime.memory import waiting
 
 __all__ = [
     "STREAM_BYTES",
@@ -38,7 +37,6 @@ __all__ = [
     "shells_work",
     "state_maps_work",
     "tiles_work",
-    "waiting",
 ]
 
 # What a stream of volumes reads at a time (`emhet_dask.ensemble.reading`), twice: as stored, and
@@ -48,8 +46,6 @@ STREAM_BYTES = 16 << 20
 _UNPACKED_BYTES = 256 << 20
 # Sums of groups that exist at once (`emhet_dask.analysis.tiles`).
 _CHAINS = 4
-# Neighbours that are merged at a time (`emhet_dask.analysis.bands.tree`).
-_ARITY = 4
 
 
 def ingest_work(
@@ -307,9 +303,3 @@ def _shard_bytes(ensemble: Ensemble) -> int:
 
 def _band_bytes(matrix: da.Array) -> int:
     return int(max(matrix.chunks[0])) * matrix.shape[1] * 4
-
-
-def waiting(parts: int) -> int:
-    """Return how many parts of a sum wait to be merged at once, a few at each level of the tree."""
-    levels = math.ceil(math.log(max(parts, 2), _ARITY))
-    return min(parts, _ARITY * (levels + 1))
