@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 
 # Files of tests side by side; benchmarks have the machine to themselves.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest benchmarks
 
 lint: $(VENV)/.installed

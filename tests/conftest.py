@@ -14,14 +14,6 @@ CHECKOUT = Path(__file__).parents[1]
 SECRET = "secret-that-nobody-may-see"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of a file to one process, with their fixtures; there is one Slurm for all."""
-    for item in items:
-        folder = item.path.relative_to(CHECKOUT).parent
-        alone = folder if folder.name == "slurm" else folder / item.path.stem
-        item.add_marker(pytest.mark.xdist_group(str(alone)))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real files that other programs wrote; they lie beside the checkout, never inside it."""

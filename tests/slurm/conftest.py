@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -18,9 +19,20 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slurm: needs a real Slurm; skips with the reason")
 
 
-@pytest.fixture(scope="session")
-def slurm():
-    """Environment in which sbatch and srun reach a Slurm with two nodes, partition debug."""
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """Environment in which sbatch and srun reach a Slurm with two nodes, partition debug.
+
+    One at a time on a machine, where several processes run tests.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    with (shared / "slurm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from _started()
+
+
+def _started():
     binaries = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     # Of a Slurm job that these tests may run in themselves.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | binaries
