@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Security, SpecCluster
+import dask
+from distributed import Client, Security, SpecCluster, default_client
 from distributed.system import memory_limit
 
 from emhet_dask.errors import EmhetError, InputError
@@ -81,6 +82,9 @@ def connect(
         # Its `silence_logs` is of its own handler, which it does without where another library has
         # set up logging before it is imported (cryoDRGN does).
         stack.enter_context(only_warnings("distributed"))
+        # Of a connection that broke, which whoever waits for a result is told anyway.
+        stack.enter_context(only_critical("asyncio"))
+        stack.enter_context(_default_given_back())
         if isinstance(spec, Client):
             _own_workers_only(limit, "the given Client")
             _encrypted(_address_of(spec), tls=tls, what="the given Client")
@@ -225,6 +229,19 @@ def _with_workers(client: Client, spec: str) -> Client:
             f"--cluster {spec}: the scheduler has had no workers for {FIRST_WORKER_SECONDS} s"
         ) from error
     return client
+
+
+@contextmanager
+def _default_given_back() -> Iterator[None]:
+    """Let Dask compute as before; of clients that overlap, the last leaves it asking for one."""
+    try:
+        yield
+    finally:
+        try:
+            default_client()
+        except ValueError:
+            if dask.config.get("scheduler", None) == "dask.distributed":
+                dask.config.set(scheduler=None)
 
 
 @contextmanager

@@ -335,6 +335,18 @@ def test_connecting_makes_the_client_the_default_and_gives_the_former_back(runni
         assert get_client() is outer
 
 
+def test_dask_computes_without_a_client_afterwards_whoever_was_closed_first(running):
+    earlier = Client(running)
+    later = Client(running)
+    earlier.close()
+    later.close()
+    assert dask.config.get("scheduler") == "dask.distributed"  # and there is none
+    with connect():
+        pass
+    assert dask.config.get("scheduler", None) is None
+    assert dask.delayed(sum)([1, 2]).compute() == 3
+
+
 def test_a_worker_that_never_hears_of_the_end_is_ended(monkeypatch):
     ended = []
 
