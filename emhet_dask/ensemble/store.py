@@ -33,6 +33,7 @@ __all__ = [
     "create_store",
     "digest_arrays",
     "finish_store",
+    "forget_records",
     "half_scale",
     "has_chunk",
     "holds_store",
@@ -344,6 +345,16 @@ def finish_store(path: str) -> None:
         put_array(group, name, values, ("volume",), attributes=meaning)
     group.attrs.update({"fingerprint": content_digest(group), "complete": True})
     del group[_RECORD]
+
+
+def forget_records(path: str) -> None:
+    """Remove what is left of the records of a complete store, where the last call died over it.
+
+    Parameters
+    ----------
+    path : str
+    """
+    del open_group(path, mode="r+")[_RECORD]
 
 
 def content_digest(group: zarr.Group) -> str:

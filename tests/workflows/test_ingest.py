@@ -133,6 +133,16 @@ def test_weights_and_names_from_tables(ingest, tmp_path, maps):
     assert ensemble.names.tolist()[4] == "state 4"
 
 
+def test_records_that_a_kill_at_the_very_end_left_are_swept(ingest, tmp_path, maps):
+    ingest(maps, output=tmp_path / "e.zarr")
+    before = snapshot(tmp_path / "e.zarr")
+    record = tmp_path / "e.zarr" / "ingest_record" / "c" / "0"
+    record.mkdir(parents=True)
+    (record / "0").write_bytes(b"a row")
+    ingest(maps, output=tmp_path / "e.zarr")
+    assert snapshot(tmp_path / "e.zarr") == before
+
+
 def test_the_same_call_again_has_nothing_to_do(ingest, tmp_path, maps):
     ingest(maps, output=tmp_path / "e.zarr")
     before = snapshot(tmp_path / "e.zarr")

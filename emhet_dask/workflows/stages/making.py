@@ -7,7 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from emhet_dask.ensemble.store import RECORD_COLUMNS, half_scale, holds_store, open_group
+from emhet_dask.ensemble.store import (
+    RECORD_COLUMNS,
+    forget_records,
+    half_scale,
+    holds_store,
+    open_group,
+)
 from emhet_dask.errors import InputError
 
 __all__ = ["HowFar", "how_far", "to_stored"]
@@ -51,7 +57,10 @@ def how_far(path: str, *, key: str, overwrite: bool, made_from: str) -> HowFar:
         raise InputError(f"{path}: made from {made_from}; --overwrite replaces it")
     if not attributes.get("prepared"):
         return "nowhere"
-    return "complete" if attributes.get("complete") else "begun"
+    if not attributes.get("complete"):
+        return "begun"
+    forget_records(path)
+    return "complete"
 
 
 def to_stored(
