@@ -24,6 +24,8 @@ HowFar = Literal["nowhere", "begun", "complete"]
 def how_far(path: str, *, key: str, overwrite: bool, made_from: str) -> HowFar:
     """Tell how far an earlier call came with a store; refuse what is in its way.
 
+    Of a complete one, records that a kill at the very end left are removed.
+
     Parameters
     ----------
     path : str
