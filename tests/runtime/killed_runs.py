@@ -1,7 +1,7 @@
 """Kill a run before each of its changes to the file system, and look at what it leaves.
 
-Run by test_results.py as ``python killed_runs.py FOLDER SCENARIO STRIDE``: in a process of its own,
-since it forks. Prints how many kills were survived; fails at the first that was not.
+Run by results/test_faults.py as ``python killed_runs.py FOLDER SCENARIO STRIDE``: in a process of
+its own, since it forks. Prints how many kills were survived; fails at the first that was not.
 """
 
 from __future__ import annotations
