@@ -1,7 +1,7 @@
 """Write an iteration of a classification as RELION does: ``run_itNNN_{data,model,optimiser}.star``.
 
-Names of files, blocks and columns are RELION 3.1's, so that its programs, and all that reads its
-jobs, find their way.
+Names of files, blocks and columns are RELION 3.1's, all that it demands: its programs, and all that
+reads its jobs, find their way, and ``relion_refine --continue`` goes on from an iteration.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ __all__ = ["ClassSpectra", "IterationFacts", "iteration_stem", "write_iteration"
 
 # What RELION has where it has no resolution, no accuracy.
 _NONE = 999.0
+# Of its sampling of directions, HEALPix of order 2: probabilities of all of them are demanded.
+_HEALPIX_ORDER, _N_DIRECTIONS = 2, 192
+_PSI_STEP = 15.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,8 @@ class IterationFacts:
     seed : int
     zero_mask : bool
     mask : str or None
+    sigma_offset_angstrom : float
+        Standard deviation of the offsets of particles, along one axis.
     groups : sequence of str
         Names of the groups of images.
     group : ndarray of int (particle,)
@@ -87,6 +92,7 @@ class IterationFacts:
         Amplitude of each group's images.
     symmetry : str
     ctf_corrected : bool
+    intact_first_peak : bool
     scale_corrected : bool
     moved : tuple of float or None
         Degrees and Å by which poses changed, where they were searched.
@@ -108,11 +114,13 @@ class IterationFacts:
     seed: int
     zero_mask: bool
     mask: str | None
+    sigma_offset_angstrom: float
     groups: Sequence[str]
     group: np.ndarray
     scale: np.ndarray
     symmetry: str
     ctf_corrected: bool
+    intact_first_peak: bool
     scale_corrected: bool
     moved: tuple[float, float] | None = None
 
@@ -159,11 +167,7 @@ def write_iteration(
     write_particles(folder / f"{stem}_data.star", replace(table, particles=particles))
     version = FIRST_VERSION_WITH_OPTICS
     write_star(folder / f"{stem}_model.star", _model(name, facts, spectra), version=version)
-    write_star(
-        folder / f"{stem}_sampling.star",
-        {"sampling_general": {"rlnIs3DSampling": 1, "rlnSymmetryGroup": facts.symmetry}},
-        version=version,
-    )
+    write_star(folder / f"{stem}_sampling.star", _sampling(facts), version=version)
     write_star(folder / f"{stem}_optimiser.star", _optimiser(name, facts), version=version)
 
 
@@ -178,14 +182,20 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
         "rlnCurrentResolution": round(float(resolutions[used].min()), 6),
         "rlnCurrentImageSize": 2 * facts.radius,
         "rlnPaddingFactor": 2.0,
+        "rlnIsHelix": 0,
         "rlnFourierSpaceInterpolator": 1,
+        "rlnMinRadiusNnInterpolation": 10,
         "rlnPixelSize": pixel,
         "rlnNrClasses": len(facts.shares),
         "rlnNrBodies": 1,
         "rlnNrGroups": len(facts.groups),
         "rlnTau2FudgeFactor": facts.tau2_fudge,
         "rlnNormCorrectionAverage": 1.0,
-        "rlnSigmaOffsetsAngst": 0.0,
+        "rlnSigmaOffsetsAngst": round(facts.sigma_offset_angstrom, 6),
+        "rlnOrientationalPriorMode": 0,
+        "rlnSigmaPriorRotAngle": 0.0,
+        "rlnSigmaPriorTiltAngle": 0.0,
+        "rlnSigmaPriorPsiAngle": 0.0,
         "rlnLogLikelihood": round(float(facts.log_likelihood.sum()), 6),
         "rlnAveragePmax": round(float(facts.pmax.mean()), 6),
     }
@@ -215,6 +225,7 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
                 "rlnAngstromResolution": np.round(angstrom, 6),
                 "rlnSsnrMap": _short(ssnr),
                 "rlnGoldStandardFsc": np.zeros(len(shell)),
+                "rlnFourierCompleteness": np.full(len(shell), float(used[k])),
                 "rlnReferenceSigma2": _short(spectra.sigma2[k]),
                 "rlnReferenceTau2": _short(spectra.tau2[k]),
             }
@@ -235,12 +246,40 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
                 "rlnSigma2Noise": _short(noise),
             }
         )
+    # Particles have their poses: no direction is likelier than another.
+    for k, share in enumerate(facts.shares):
+        each = np.full(_N_DIRECTIONS, share / _N_DIRECTIONS)
+        blocks[f"model_pdf_orient_class_{k + 1}"] = pd.DataFrame(
+            {"rlnOrientationDistribution": _short(each)}
+        )
     return blocks
+
+
+def _sampling(facts: IterationFacts) -> dict[str, Any]:
+    offsets = max(facts.sigma_offset_angstrom, facts.pixel_size_angstrom)
+    general = {
+        "rlnIs3DSampling": 1,
+        "rlnIs3DTranslationalSampling": 0,
+        "rlnHealpixOrder": _HEALPIX_ORDER,
+        "rlnSymmetryGroup": facts.symmetry,
+        "rlnTiltAngleLimit": -91.0,
+        "rlnPsiStep": _PSI_STEP,
+        "rlnOffsetRange": round(3 * offsets, 6),
+        "rlnOffsetStep": round(offsets, 6),
+        "rlnSamplingPerturbInstance": 0.0,
+        "rlnSamplingPerturbFactor": 0.0,
+    }
+    return {"sampling_general": general}
 
 
 def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
     stem = f"{name}/{iteration_stem(facts.number)}"
     moved = (0.0, 0.0) if facts.moved is None else facts.moved
+    changes = {
+        "Orientations": round(moved[0], 6),
+        "Offsets": round(moved[1], 6),
+        "Classes": round(facts.changed, 9),
+    }
     general = {
         "rlnOutputRootName": f"{name}/run",
         "rlnModelStarFile": f"{stem}_model.star",
@@ -249,21 +288,46 @@ def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
         "rlnCurrentIteration": facts.number,
         "rlnNumberOfIterations": facts.n_planned,
         "rlnDoSplitRandomHalves": 0,
+        "rlnJoinHalvesUntilThisResolution": -1.0,
+        "rlnAdaptiveOversampleOrder": 0,
+        "rlnAdaptiveOversampleFraction": 0.999,
         "rlnRandomSeed": facts.seed,
         "rlnParticleDiameter": facts.particle_diameter_angstrom,
         "rlnWidthMaskEdge": 4,
         "rlnDoZeroMask": int(facts.zero_mask),
+        "rlnDoSolventFlattening": 1,
         "rlnSolventMaskName": facts.mask or "None",
+        "rlnSolventMask2Name": "None",
+        "rlnTauSpectrumName": "None",
+        "rlnMaximumCoarseImageSize": -1,
+        "rlnHighresLimitExpectation": -1.0,
+        "rlnIncrementImageSize": 10,
+        "rlnDoMapEstimation": 1,
+        "rlnDoAutoRefine": 0,
+        "rlnAutoLocalSearchesHealpixOrder": 4,
+        "rlnNumberOfIterWithoutResolutionGain": 0,
+        "rlnBestResolutionThusFar": round(
+            facts.radius / (facts.box * facts.pixel_size_angstrom), 6
+        ),
+        "rlnNumberOfIterWithoutChangingAssignments": 0,
         "rlnDoSkipAlign": int(facts.moved is None),
         "rlnDoSkipRotate": 0,
         "rlnOverallAccuracyRotations": _NONE,
         "rlnOverallAccuracyTranslationsAngst": _NONE,
-        "rlnChangesOptimalOrientations": round(moved[0], 6),
-        "rlnChangesOptimalOffsets": round(moved[1], 6),
-        "rlnChangesOptimalClasses": round(facts.changed, 9),
+        **{f"rlnChangesOptimal{what}": value for what, value in changes.items()},
+        **{f"rlnSmallestChanges{what}": value for what, value in changes.items()},
+        "rlnHasHighFscAtResolLimit": 0,
+        "rlnHasLargeSizeIncreaseIterationsAgo": 0,
         "rlnDoCorrectNorm": 0,
         "rlnDoCorrectScale": int(facts.scale_corrected),
         "rlnDoCorrectCtf": int(facts.ctf_corrected),
+        "rlnDoIgnoreCtfUntilFirstPeak": int(facts.intact_first_peak),
+        "rlnCtfDataArePhaseFlipped": 0,
+        "rlnDoOnlyFlipCtfPhases": 0,
+        "rlnRefsAreCtfCorrected": 1,
+        "rlnFixSigmaNoiseEstimates": 0,
+        "rlnFixSigmaOffsetEstimates": 0,
+        "rlnMaxNumberOfPooledParticles": 30,
         "rlnHasConverged": 0,
     }
     return {"optimiser_general": general}

@@ -37,11 +37,13 @@ FACTS = IterationFacts(
     seed=3,
     zero_mask=False,
     mask=None,
+    sigma_offset_angstrom=2.5,
     groups=("optics_1",),
     group=np.ones(4, dtype=int),
     scale=np.ones(1),
     symmetry="D2",
     ctf_corrected=True,
+    intact_first_peak=False,
     scale_corrected=False,
 )
 

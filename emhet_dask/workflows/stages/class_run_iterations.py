@@ -20,7 +20,7 @@ from emhet_dask.analysis.classification import (
     next_prior,
 )
 from emhet_dask.analysis.gridding import shell_mean
-from emhet_dask.analysis.projection import SCATTER_OF_SUMS, SliceGrid, part_of, plan_slices
+from emhet_dask.analysis.projection import SliceGrid, part_of, plan_slices
 from emhet_dask.analysis.support import Support, map_of, sphere, support_of
 from emhet_dask.formats.mrc import write_map
 from emhet_dask.formats.relion_write import (
@@ -396,15 +396,17 @@ def _powers(
 
 def _spectra(common: Common, state: State, power: np.ndarray) -> ClassSpectra:
     # RELION divides transforms of images by their number of pixels, and counts real and imaginary
-    # parts of noise apart.
-    scale = 1.0 / common.particles.images.box**4
+    # parts apart. Padding spreads the weight of a voxel of the map over padding³ of its transform.
+    box = common.particles.images.box
+    scale = 0.5 / box**4
     shares = _shares(state, len(power))
-    sigma2 = SCATTER_OF_SUMS / np.maximum(common.mean_weight * shares[:, None], 1e-30)
+    weight = plan_slices(box).padding ** 3 * common.mean_weight * shares[:, None]
+    sigma2 = 1.0 / np.maximum(weight, 1e-30)
     empty = (shares == 0)[:, None]
     return ClassSpectra(
         tau2=np.where(empty, 0.0, power * scale),
         sigma2=np.where(empty, 0.0, sigma2 * scale),
-        noise=0.5 * np.square(common.noise) * state.noise * scale,
+        noise=np.square(common.noise) * state.noise * scale,
     )
 
 
@@ -436,11 +438,14 @@ def _facts(common: Common, state: State, radius: int, options: IterationOptions)
         seed=options.seed,
         zero_mask=options.zero_mask,
         mask=options.mask_name,
+        sigma_offset_angstrom=images.pixel_size_angstrom
+        * float(np.sqrt(np.mean(np.square(images.shifts)))),
         groups=particles.names,
         group=particles.groups + 1,
         scale=particles.scale,
         symmetry=options.symmetry,
         ctf_corrected=images.ctf is not None,
+        intact_first_peak=particles.intact_first_peak,
         scale_corrected=options.correct_scale,
         moved=state.moved and (state.moved[0], state.moved[1] * images.pixel_size_angstrom),
     )
