@@ -31,6 +31,7 @@ from emhet_dask.workflows.stages.pairs import MOST_WITH_MATRIX
 from tests.fake_particles import fake_particles, write_particles
 
 WORKERS = (1, 10, 100)
+OF_WORKERS = " | ".join(f"{count} worker{'s' * (count > 1)}, s" for count in WORKERS)
 COMMANDS = ("landscape", "similarity", "blocks")
 # What a client may have beside what it has for few volumes: names, paths, scores, the tree.
 CLIENT_BYTES_PER_VOLUME = 16_000
@@ -110,8 +111,7 @@ def stages_table(told):
     lines = [
         "| volumes | command | stage | passes | tasks | making tasks, s | scheduler, s | "
         "ms a task | all tasks, s | longest chain, s | client, s | "
-        + " | ".join(f"{count} worker{'s' * (count > 1)}, s" for count in WORKERS)
-        + " |",
+        f"{OF_WORKERS} |",
         "|---" * (11 + len(WORKERS)) + "|",
     ]
     for n, commands in told.items():
@@ -130,9 +130,7 @@ def stages_table(told):
 def commands_table(told):
     """Describe commands as a whole."""
     lines = [
-        "| volumes | command | tasks | client, s | client, MiB | scheduler, MiB | "
-        + " | ".join(f"{count} worker{'s' * (count > 1)}, s" for count in WORKERS)
-        + " |",
+        f"| volumes | command | tasks | client, s | client, MiB | scheduler, MiB | {OF_WORKERS} |",
         "|---" * (6 + len(WORKERS)) + "|",
     ]
     for n, commands in told.items():

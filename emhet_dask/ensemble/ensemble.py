@@ -14,9 +14,9 @@ import xarray as xr
 import zarr
 from dask.base import tokenize
 
+from emhet_dask.ensemble.checked import CheckedArray
 from emhet_dask.ensemble.store import (
     SCHEMA_VERSION,
-    CheckedArray,
     digest_arrays,
     open_group,
     read_array,

@@ -19,14 +19,14 @@ import zarr
 from dask.base import tokenize
 from zarr.codecs import Crc32cCodec
 
+from emhet_dask.ensemble.checked import REMAKE, CheckedArray
 from emhet_dask.ensemble.ensemble import Ensemble
 from emhet_dask.ensemble.reading import stream
 from emhet_dask.ensemble.shards import LocalShards, cut_columns
-from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group, put_array
+from emhet_dask.ensemble.store import has_chunk, open_array, open_group, put_array
 from emhet_dask.variables import RESULTS, check, describe
 
 __all__ = [
-    "ADVICE",
     "MatrixLayout",
     "into_box",
     "open_bands",
@@ -36,8 +36,6 @@ __all__ = [
     "write_matrix",
 ]
 
-# What mends a matrix that is damaged.
-ADVICE = "remove that folder, and the same command makes it again"
 _COLUMNS = 2048
 _ROWS = 1024
 _SMALLEST_BAND_BYTES = 32 << 20
@@ -173,7 +171,7 @@ def open_matrix(path: str, *, columns: bool = False) -> xr.Dataset:
     stored = open_array(group, "matrix")
     blocks = stored.chunks if columns else stored.shards or stored.chunks
     matrix = da.from_array(
-        CheckedArray(stored, path, advice=ADVICE),
+        CheckedArray(stored, path, advice=REMAKE),
         chunks=blocks,
         name=f"matrix-{tokenize(path, group.attrs.get('key'), columns)}",
         inline_array=True,

@@ -19,12 +19,11 @@ from dask.delayed import Delayed
 from numpy.typing import ArrayLike
 from zarr.codecs import Crc32cCodec
 
+from emhet_dask.ensemble.checked import REMAKE, CheckedArray
 from emhet_dask.ensemble.keyed import keyed_group
-from emhet_dask.ensemble.matrix import ADVICE
 from emhet_dask.ensemble.rows import StoredRows
 from emhet_dask.ensemble.shards import LocalShards
 from emhet_dask.ensemble.store import (
-    CheckedArray,
     has_chunk,
     open_array,
     open_group,
@@ -99,7 +98,7 @@ class StoredBits:
         """
         # All levels are one result, and made again together.
         whole = str(Path(self.path).parent)
-        return CheckedArray(self._bits(), whole, advice=ADVICE)[voxels, octets]
+        return CheckedArray(self._bits(), whole, advice=REMAKE)[voxels, octets]
 
     def _bits(self) -> zarr.Array:
         return open_array(open_group(self.path), "bits")
@@ -257,7 +256,7 @@ def _pack_columns(path: str, rows: StoredRows, limits: np.ndarray, number: int) 
 def _lay_out(group: zarr.Group, level: int, columns: np.ndarray, kept: zarr.Group) -> None:
     """Copy the bits of chosen columns, a band of voxels at a time."""
     source = open_array(group, "all_bits")
-    checked = CheckedArray(source, str(group.store_path), advice=ADVICE)
+    checked = CheckedArray(source, str(group.store_path), advice=REMAKE)
     width, n_bytes = source.chunks[1], source.shape[2]
     target = _create(kept, "bits", (len(columns), n_bytes), (min(_VOXELS, len(columns)),))
     step = target.chunks[0]

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from emhet_dask.ensemble.matrix import ADVICE
-from emhet_dask.ensemble.store import CheckedArray, open_array
+from emhet_dask.ensemble.checked import REMAKE, CheckedArray
+from emhet_dask.ensemble.store import open_array
 from emhet_dask.ensemble.triangle import Triangle, finished_group
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS, check, describe
@@ -74,7 +74,7 @@ def read_rows(path: str, start: int, stop: int) -> np.ndarray:
         When the store is not finished or keeps neighbours alone.
     """
     group = finished_group(path)
-    stored = CheckedArray(_matrix(group, path), path, advice=ADVICE)
+    stored = CheckedArray(_matrix(group, path), path, advice=REMAKE)
     triangle = _triangle(group)
     rows = np.empty((stop - start, triangle.n_rows), dtype=np.float32)
     for span in triangle.bands:
@@ -108,7 +108,7 @@ def condensed(path: str, *, dtype: Any = np.float32) -> np.ndarray:
     """
     group = finished_group(path)
     array = _matrix(group, path)
-    stored = CheckedArray(array, path, advice=ADVICE)
+    stored = CheckedArray(array, path, advice=REMAKE)
     n = array.shape[0]
     pairs = np.empty(n * (n - 1) // 2, dtype=dtype)
     position = 0
@@ -135,7 +135,7 @@ def _triangle(group: zarr.Group) -> Triangle:
 def _symmetric(group: zarr.Group, path: str) -> da.Array:
     """Return the whole matrix, lazy; blocks below the diagonal are transposes of those above."""
     triangle = _triangle(group)
-    checked = CheckedArray(open_array(group, "similarity"), path, advice=ADVICE)
+    checked = CheckedArray(open_array(group, "similarity"), path, advice=REMAKE)
     stored = da.from_array(checked, chunks=(triangle.side,) * 2, inline_array=True, asarray=False)
     count = range(len(triangle.bands))
     return da.block(

@@ -14,8 +14,9 @@ from typing import Any
 import dask
 import numpy as np
 
+from emhet_dask.ensemble.checked import CheckedArray
 from emhet_dask.ensemble.ensemble import Ensemble
-from emhet_dask.ensemble.store import CheckedArray, open_array, open_group
+from emhet_dask.ensemble.store import open_array, open_group
 
 __all__ = ["StoredVolumes", "stream"]
 

@@ -12,8 +12,9 @@ import xarray as xr
 import zarr
 from dask.delayed import Delayed
 
-from emhet_dask.ensemble.matrix import ADVICE, open_bands, plan_matrix, write_band
-from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group
+from emhet_dask.ensemble.checked import REMAKE, CheckedArray
+from emhet_dask.ensemble.matrix import open_bands, plan_matrix, write_band
+from emhet_dask.ensemble.store import has_chunk, open_array, open_group
 from emhet_dask.variables import RESULTS, check, describe
 
 __all__ = ["StoredRows", "open_rows", "write_rows"]
@@ -58,7 +59,7 @@ class StoredRows:
         """
         stored, scale = self._open()
         length = stored.chunks[0]
-        checked = CheckedArray(stored, self.path, advice=ADVICE)
+        checked = CheckedArray(stored, self.path, advice=REMAKE)
         start = rows.start
         while start < rows.stop:
             run = slice(start, min((start // length + 1) * length, rows.stop))

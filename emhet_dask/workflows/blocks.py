@@ -26,7 +26,7 @@ from emhet_dask.workflows.stages.job import Job
 from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
 from emhet_dask.workflows.stages.opening import opened
-from emhet_dask.workflows.stages.selection import choose_volumes, open_source
+from emhet_dask.workflows.stages.selection import choose_volumes, inputs_of, open_source
 from emhet_dask.workflows.stages.thresholds import ThresholdOptions, thresholds_stage
 from emhet_dask.workflows.stages.voxel_pairs import PairOptions, occupied_stage, voxel_pairs_stage
 
@@ -116,11 +116,7 @@ def blocks(options: Blocks) -> Blocked:
         options,
         options.output,
         command="blocks",
-        inputs={
-            "ensemble": source.path,
-            "source": source.fingerprint,
-            "fingerprint": ensemble.fingerprint,
-        },
+        inputs=inputs_of(source, ensemble),
         recorded=_RECORDED,
     ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)

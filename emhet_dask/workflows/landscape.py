@@ -28,7 +28,7 @@ from emhet_dask.workflows.stages.mask import MaskOptions, mask_stage
 from emhet_dask.workflows.stages.matrix import matrix_stage
 from emhet_dask.workflows.stages.opening import opened
 from emhet_dask.workflows.stages.pictures import Findings, report_stage
-from emhet_dask.workflows.stages.selection import choose_volumes, open_source
+from emhet_dask.workflows.stages.selection import choose_volumes, inputs_of, open_source
 from emhet_dask.workflows.stages.states import TreeOptions, states_stage
 
 __all__ = ["Landscaped", "landscape"]
@@ -119,11 +119,7 @@ def landscape(options: Landscape) -> Landscaped:
         options,
         options.output,
         command="landscape",
-        inputs={
-            "ensemble": source.path,
-            "source": source.fingerprint,
-            "fingerprint": ensemble.fingerprint,
-        },
+        inputs=inputs_of(source, ensemble),
         recorded=_RECORDED,
     ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)

@@ -23,7 +23,7 @@ from emhet_dask.workflows.stages.part_tables import (
     relate_stage,
 )
 from emhet_dask.workflows.stages.parts import find_parts
-from emhet_dask.workflows.stages.selection import choose_volumes, open_source
+from emhet_dask.workflows.stages.selection import choose_volumes, inputs_of, open_source
 
 __all__ = ["Occupied", "occupancy"]
 
@@ -106,11 +106,7 @@ def occupancy(options: Occupancy) -> Occupied:
         options,
         options.output,
         command="occupancy",
-        inputs={
-            "ensemble": source.path,
-            "source": source.fingerprint,
-            "fingerprint": ensemble.fingerprint,
-        },
+        inputs=inputs_of(source, ensemble),
         recorded=("masks", "references", "cut", "format"),
     ) as (results, client, progress):
         job = Job(ensemble, results, client, progress)

@@ -6,6 +6,7 @@ and what all blocks are compared with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from emhet_dask.workflows.stages.class_run_blocks import block_rows, kept_bytes
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Imaging", "kept_by_workers"]
+__all__ = ["Imaging", "kept_by_workers", "texts_work"]
 
 # Of a pixel in a block: its eight voxels with their weights, its coefficient and its CTF.
 _BLOCK_BYTES = 84
@@ -33,6 +34,8 @@ _ROTATIONS = 81
 _SEARCH_BYTES = 64 << 20
 _LOOK_UP_BYTES = 160
 _PAGE_BYTES = 4096
+# A table that was read, and its text as a whole and in cells, over the bytes of its file.
+_PARSED = 16
 _COARSER = "--limit-resolution (coarser)"
 
 
@@ -220,3 +223,9 @@ def kept_by_workers(client: Client) -> int:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     kept = [kept_bytes(worker["memory_limit"]) for worker in workers]
     return max(kept, default=kept_bytes(None))
+
+
+def texts_work(sizes: Sequence[int], *, stage: str, held_bytes: int = 0) -> Work:
+    """Read STAR files of so many bytes."""
+    task = _PARSED * max(sizes, default=0)
+    return Work(stage, len(sizes), sum(sizes), 0, task, held_bytes=held_bytes)

@@ -85,12 +85,14 @@ class GlobalSearch:
 
         Parameters
         ----------
-        maps : two arrays (voxel, map)
-        noise : two arrays (group, shell)
+        maps, noise : two arrays each, (voxel, map) and (group, shell)
+            What even rows are compared with, and what odd rows are.
         radius : int
         compute : callable
         shares : array (map,), optional
+            Of the particles, in each map.
         free_scale : bool
+            Compare regardless of grey scale.
 
         Returns
         -------

@@ -29,7 +29,7 @@ from emhet_dask.formats.relion_model import (
     read_state,
 )
 from emhet_dask.runtime import Progress, ResultsFolder
-from emhet_dask.workflows.stages.class_costs import kept_by_workers
+from emhet_dask.workflows.stages.class_costs import kept_by_workers, texts_work
 from emhet_dask.workflows.stages.class_summary_ends import (
     Ends,
     coverage_of,
@@ -37,7 +37,6 @@ from emhet_dask.workflows.stages.class_summary_ends import (
     view_counts,
 )
 from emhet_dask.workflows.stages.class_summary_jobs import SummaryJob
-from emhet_dask.workflows.stages.volume_costs import texts_work
 
 if TYPE_CHECKING:
     from distributed import Client

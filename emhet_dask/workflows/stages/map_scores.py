@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from emhet_dask.analysis.latent_regression import fit_latents
-from emhet_dask.ensemble.matrix import ADVICE, MatrixLayout, open_bands, write_band
-from emhet_dask.ensemble.store import CheckedArray, has_chunk, open_array, open_group, put_array
+from emhet_dask.ensemble.checked import REMAKE, CheckedArray
+from emhet_dask.ensemble.matrix import MatrixLayout, open_bands, write_band
+from emhet_dask.ensemble.store import has_chunk, open_array, open_group, put_array
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS
 from emhet_dask.workflows.stages.decoding_costs import scores_work
@@ -200,5 +201,5 @@ def _layout(n_rows: int, n_components: int, rows: int) -> MatrixLayout:
 def _read(job: MapJob, name: str) -> np.ndarray:
     path = str(job.group(name))
     stored = open_array(open_group(path), _ARRAY)
-    checked = CheckedArray(stored, path, advice=ADVICE)
+    checked = CheckedArray(stored, path, advice=REMAKE)
     return np.asarray(checked[slice(None), slice(None)])

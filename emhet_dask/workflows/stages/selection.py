@@ -15,7 +15,7 @@ from emhet_dask.options import kinds
 from emhet_dask.urls import Place, check_url, is_url, place_of
 from emhet_dask.workflows.select import members_of
 
-__all__ = ["choose_volumes", "open_source"]
+__all__ = ["choose_volumes", "inputs_of", "open_source"]
 
 
 def open_source(source: Any) -> Ensemble:
@@ -43,6 +43,26 @@ def open_source(source: Any) -> Ensemble:
                 f"{missing[0].described}; ingest --overwrite mends it"
             )
     return ensemble
+
+
+def inputs_of(source: Ensemble, chosen: Ensemble) -> dict[str, str | None]:
+    """Return what ``run.json`` says that results are made from.
+
+    Parameters
+    ----------
+    source, chosen : Ensemble
+        As it was named, and the volumes of it that are worked on.
+
+    Returns
+    -------
+    dict
+        ``ensemble`` (its path), ``source`` and ``fingerprint`` (of all volumes, and of the chosen).
+    """
+    return {
+        "ensemble": source.path,
+        "source": source.fingerprint,
+        "fingerprint": chosen.fingerprint,
+    }
 
 
 def choose_volumes(ensemble: Ensemble, keep: str | None = None) -> tuple[Ensemble, Place | None]:

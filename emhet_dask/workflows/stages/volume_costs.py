@@ -24,7 +24,6 @@ __all__ = [
     "masks_work",
     "profiles_work",
     "simulate_work",
-    "texts_work",
 ]
 
 # Of a `Fitter`: 7,981 rotations of 1,276 coefficients, with a copy while they are brought to norm.
@@ -38,8 +37,6 @@ _FIT_BYTES_PER_FREQUENCY = 4 * 300
 _ALIGNED_VOLUMES = 10
 # Densities, and what `scipy.ndimage.distance_transform_edt` makes of them: 13.8 were measured.
 _MASK_VOLUMES = 15
-# A table that was read, and its text as a whole and in cells, over the bytes of its file.
-_PARSED = 16
 # Where an atom goes and how much of it: 64 voxels, three arrays of 8 bytes.
 _ATOM_BYTES = 64 * 3 * 8
 
@@ -106,12 +103,6 @@ def export_work(ensemble: Ensemble, *, tasks: int, volumes: int) -> Work:
     """Read volumes and write each to a file."""
     volume = 4 * ensemble.box**3
     return Work("export", tasks, volumes * volume, volumes * volume, STREAM_BYTES + 4 * volume)
-
-
-def texts_work(sizes: Sequence[int], *, stage: str, held_bytes: int = 0) -> Work:
-    """Read STAR files of so many bytes."""
-    task = _PARSED * max(sizes, default=0)
-    return Work(stage, len(sizes), sum(sizes), 0, task, held_bytes=held_bytes)
 
 
 def masks_work(sources: Sequence[VolumeSource]) -> Work:
