@@ -23,7 +23,13 @@ from emhet_dask.errors import EmhetError, InputError
 from emhet_dask.runtime.blas import OneBlasThread, one_blas_thread
 from emhet_dask.runtime.certificates import certificate_path, kept_certificates, known_certificates
 from emhet_dask.runtime.jobs import start_jobs
-from emhet_dask.runtime.local import LOOPBACK, fitting, start_processes, start_threads
+from emhet_dask.runtime.local import (
+    LOOPBACK,
+    fitting,
+    send_at_once,
+    start_processes,
+    start_threads,
+)
 from emhet_dask.runtime.logs import only_critical, only_warnings
 from emhet_dask.runtime.memory import parse_bytes
 from emhet_dask.runtime.runner import scheduler_address, take_part
@@ -95,7 +101,10 @@ def connect(
 
 def _open(spec: str, stack: ExitStack, *, limit: int | None, tls: bool) -> Client:
     if spec == "local":
-        return _client_of(start_threads(fitting(limit)), stack)
+        cluster = start_threads(fitting(limit))
+        client = _client_of(cluster, stack)
+        send_at_once(cluster, client)
+        return client
     if found := re.fullmatch(r"local:([1-9]\d*)", spec):
         return _client_of(start_processes(int(found[1]), fitting(limit), tls=tls), stack)
     if spec == "runner":

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_info
 
 from emhet_dask.errors import EmhetError, InputError
 from emhet_dask.runtime.clients import connect, resources
+from emhet_dask.runtime.local import COLLECTED_SECONDS
 from tests.runtime.loopback import loopback_cluster
 
 BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -99,6 +100,20 @@ def test_dask_stays_quiet_where_somebody_else_has_set_up_logging_before_it(monke
         assert client.submit(sum, [1, 2]).result() == 3
     assert [record.getMessage() for record in caplog.records] == []
     assert dasks.level == logging.INFO
+
+
+def test_threads_hear_of_one_another_at_once():
+    with connect("local") as client:
+        scheduler = client.cluster.scheduler
+        (worker,) = client.cluster.workers.values()
+        streams = [
+            client.scheduler_comm,
+            worker.batched_stream,
+            scheduler.client_comms[client.id],
+            scheduler.stream_comms[worker.address],
+        ]
+        assert {stream.interval for stream in streams} == {COLLECTED_SECONDS}
+        assert client.submit(sum, (1, 2)).result() == 3
 
 
 def test_threads_need_no_encryption():
