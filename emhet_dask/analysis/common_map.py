@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emhet_dask.analysis.gridding import hermitian_sums, shell_mean
 from emhet_dask.analysis.image_blocks import BlockSource, ImageBlock, run_pass
 from emhet_dask.analysis.projection import SCATTER_OF_SUMS, Complex64, Float32, SliceGrid
-from emhet_dask.analysis.support import sphere, support_of
+from emhet_dask.analysis.support import Support, sphere, support_of
 from emhet_dask.analysis.symmetry import symmetrise
 
 __all__ = ["consensus_and_noise", "group_scales"]
@@ -71,7 +71,8 @@ def consensus_and_noise(
     pixels = counts.astype(np.float64)[:, None] * np.bincount(grid.shell, minlength=grid.radius + 1)
     variance = power / np.maximum(pixels, 1)
     mean = _pooled(variance, counts)
-    volume = _regularised(data, weight, mean, grid)
+    whole = support_of(sphere(grid.box, diameter=grid.box), grid)
+    volume = _regularised(data, weight, mean, whole)
     (left,), _ = run_pass(
         sources,
         _rest_of_block,
@@ -86,7 +87,7 @@ def consensus_and_noise(
     variance = np.where(counts[:, None] > 0, np.maximum(variance, 1e-12 * mean.max()), mean)
     shell = np.minimum(grid.voxel_shell, grid.radius)
     return (
-        _regularised(data, weight, mean, grid),
+        _regularised(data, weight, mean, whole),
         (weight / mean[shell]).astype(np.float32),
         np.sqrt(variance),
     )
@@ -181,8 +182,9 @@ def _pooled(variance: Float64, counts: NDArray[np.int64]) -> Float64:
     return np.maximum((counts[:, None] * variance).sum(axis=0) / counts.sum(), 1e-30)
 
 
-def _regularised(data: Complex64, weight: Float32, noise: Float64, grid: SliceGrid) -> Complex64:
+def _regularised(data: Complex64, weight: Float32, noise: Float64, whole: Support) -> Complex64:
     """Divide sums by weights, with the variance of the map as it is beyond that of noise."""
+    grid = whole.grid
     inside = grid.voxel_radius <= grid.radius
     seen = inside & (weight > 1e-3 * float(weight[inside].mean()))
     shell = np.minimum(grid.voxel_shell, grid.radius)
@@ -196,5 +198,4 @@ def _regularised(data: Complex64, weight: Float32, noise: Float64, grid: SliceGr
     prior = sigma2 / tau2[shell].astype(np.float32)
     found = np.zeros_like(data)
     found[inside] = data[inside] / (weight[inside] + prior[inside])
-    whole = support_of(sphere(grid.box, diameter=grid.box), grid)
     return whole.keep(found[:, None])[:, 0]

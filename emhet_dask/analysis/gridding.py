@@ -8,6 +8,8 @@ weights until their convolution with the kernel is flat, as RELION does unless t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
@@ -19,7 +21,15 @@ from emhet_dask.analysis.projection import (
     interpolation_dimming,
 )
 
-__all__ = ["density_of", "hermitian_sums", "shell_mean", "soft_sphere", "solve_map"]
+__all__ = [
+    "density_at",
+    "density_of",
+    "hermitian_sums",
+    "shell_mean",
+    "soft_sphere",
+    "solve_map",
+    "transform_at",
+]
 
 # RELION's kernel for the iteration of weights: a Kaiser-Bessel blob of so many unpadded voxels.
 _BLOB_RADIUS, _BLOB_ALPHA = 1.9, 15.0
@@ -150,15 +160,57 @@ def density_of(spectrum: Complex64, grid: SliceGrid) -> Float32:
     """Return the density (z, y, x) of a transform (voxel,), dimmed as by interpolation."""
     side, half = grid.box * grid.padding, grid.box // 2
     inside = grid.padding * grid.radius
-    axis = np.arange(-inside, inside + 1)
-    padded = np.zeros((side, side, side // 2 + 1), dtype=np.complex64)
+    axis, rows = np.arange(-inside, inside + 1), np.arange(-half, half)
     cube = spectrum.reshape(grid.shape)[1:-1, 1:-1, :-1]
     if 2 * inside == side:  # both ends of an axis are one frequency
         axis, cube = axis[1:], cube[1:, 1:]
-    padded[np.ix_(axis % side, axis % side, np.arange(inside + 1))] = cube
-    density = fft.irfftn(padded, s=(side,) * 3, overwrite_x=True)
-    rows = np.arange(-half, half)
-    return soft_sphere(density[np.ix_(rows, rows, rows)])
+    return soft_sphere(density_at(cube, rows, side=side, frequencies=axis))
+
+
+def density_at(
+    cube: Complex64, rows: NDArray[np.int64], *, side: int, frequencies: NDArray[np.int64]
+) -> Float32:
+    """Return a part of a density: an axis at a time, which takes half of what the whole takes.
+
+    Parameters
+    ----------
+    cube : array (z, y, x)
+        Its transform at `frequencies` along z and y, and from 0 on along x; 0 at all others.
+    rows : array
+        Of each axis, those that are wanted, origin first.
+    side : int
+        Of the whole.
+    frequencies : array
+
+    Returns
+    -------
+    ndarray of float32 (row, row, row)
+    """
+    found: NDArray[Any] = cube
+    for along in (0, 1):
+        lines = np.moveaxis(found, along, 0)
+        padded = np.zeros((side, *lines.shape[1:]), dtype=np.complex64)
+        padded[frequencies % side] = lines
+        found = np.moveaxis(fft.ifft(padded, axis=0, overwrite_x=True)[rows], 0, along)
+    return np.asarray(fft.irfft(found, n=side, axis=2)[..., rows])
+
+
+def transform_at(
+    density: Float32, rows: NDArray[np.int64], *, side: int, frequencies: NDArray[np.int64]
+) -> Complex64:
+    """Return the transform (z, y, x) of a density that is 0 elsewhere: `density_at` the other way.
+
+    Along x at those `frequencies` alone that are not negative.
+    """
+    padded = np.zeros((*density.shape[:2], side), dtype=np.float32)
+    padded[..., rows % side] = density
+    cube: NDArray[Any] = fft.rfft(padded, axis=2)[..., frequencies[frequencies >= 0]]
+    for along in (1, 0):
+        lines = np.moveaxis(cube, along, 0)
+        padded = np.zeros((side, *lines.shape[1:]), dtype=np.complex64)
+        padded[rows % side] = lines
+        cube = np.moveaxis(fft.fft(padded, axis=0, overwrite_x=True)[frequencies], 0, along)
+    return np.asarray(cube)
 
 
 def soft_sphere(volume: Float32) -> Float32:

@@ -50,6 +50,8 @@ Complex64 = NDArray[np.complex64]
 # over the sum of their weights, for noise of variance 1.
 SCATTER_OF_SUMS = 8 / 27
 _CORNERS = [(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+# What is worked out at once for a matrix stays in a core's cache.
+_PIXELS_AT_ONCE = 1 << 15
 # Of each entry of the matrix: a position and a weight, and as much again while it is made.
 _BYTES_PER_ENTRY = 16
 
@@ -263,10 +265,29 @@ def slice_operator(turns: ArrayLike, grid: SliceGrid) -> SliceOperator:
     grid : SliceGrid
     """
     rows = np.asarray(turns, dtype=np.float32)[:, :2] * np.float32(grid.padding)
+    mate = np.empty((len(rows), grid.n_pixels), dtype=np.bool_)
+    values = np.empty((*mate.shape, len(_CORNERS)), dtype=np.float32)
+    columns = np.empty((*mate.shape, len(_CORNERS)), dtype=np.int32)
+    some = max(1, _PIXELS_AT_ONCE // grid.n_pixels)
+    for at in range(0, len(rows), some):
+        part = slice(at, at + some)
+        mate[part] = _look_up(rows[part], grid, values[part], columns[part])
+    starts = np.arange(0, values.size + 1, len(_CORNERS), dtype=np.int32)
+    weights = sparse.csr_array(
+        (values.reshape(-1), columns.reshape(-1), starts), shape=(mate.size, grid.n_voxels)
+    )
+    return SliceOperator(grid, weights, mate)
+
+
+def _look_up(
+    rows: Float32, grid: SliceGrid, values: Float32, columns: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """Find the voxels (particle, pixel, corner) around pixels; return where they are mates."""
     places = np.empty((3, len(rows), grid.n_pixels), dtype=np.float32)
+    x, y = grid.x.astype(np.float32), grid.y.astype(np.float32)
     for axis in range(3):
-        np.multiply(rows[:, 0, axis, None], grid.x, out=places[axis])
-        places[axis] += rows[:, 1, axis, None] * grid.y.astype(np.float32)
+        np.multiply(rows[:, 0, axis, None], x, out=places[axis])
+        places[axis] += rows[:, 1, axis, None] * y
     mate = places[0] < 0
     np.negative(places, out=places, where=mate)
     lower = np.floor(places)
@@ -275,21 +296,18 @@ def slice_operator(turns: ArrayLike, grid: SliceGrid) -> SliceOperator:
     corner = lower.astype(np.int32)
     base = (corner[2] + grid.reach) * np.int32(height * width)
     base += (corner[1] + grid.reach) * np.int32(width) + corner[0]
-    parts = [(1.0 - places[axis], places[axis]) for axis in range(3)]
-    count = mate.size
-    values = np.empty((*mate.shape, len(_CORNERS)), dtype=np.float32)
-    columns = np.empty((*mate.shape, len(_CORNERS)), dtype=np.int32)
-    for number, (z, y, x) in enumerate(_CORNERS):
-        np.multiply(parts[2][z] * parts[1][y], parts[0][x], out=values[..., number])
-        np.add(base, (z * height + y) * width + x, out=columns[..., number])
     # Rounding may lift a pixel on an axis at the full radius to the outermost voxel: its upper
     # corner, of weight 0, lies beyond.
-    np.minimum(columns, depth * height * width - 1, out=columns)
-    starts = np.arange(0, (count + 1) * len(_CORNERS), len(_CORNERS), dtype=np.int32)
-    weights = sparse.csr_array(
-        (values.reshape(-1), columns.reshape(-1), starts), shape=(count, grid.n_voxels)
-    )
-    return SliceOperator(grid, weights, mate)
+    last = np.int32(depth * height * width - 1)
+    parts = [(1.0 - places[axis], places[axis]) for axis in range(3)]
+    for number, (above, behind, beside) in enumerate(_CORNERS):
+        np.multiply(parts[2][above] * parts[1][behind], parts[0][beside], out=values[..., number])
+        np.minimum(
+            base + np.int32((above * height + behind) * width + beside),
+            last,
+            out=columns[..., number],
+        )
+    return mate
 
 
 # Maps and images ----------------------------------------------------------------------------------

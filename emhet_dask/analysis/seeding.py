@@ -7,6 +7,7 @@ cut in two that is one. The number of states is that of the highest likelihood o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,9 @@ _FEWEST_COMPONENTS = 2
 # Standard errors by which one class more has to be likelier.
 _LEAST_GAIN = 3.0
 _FREE = Bounds()
+# Mixtures are fitted in steps of microseconds: two threads of one process would take longer for it,
+# waiting for Python's lock, than one after the other.
+_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +141,7 @@ def find_start(
     )[::-1]
     excesses = [_excess(other) for other in others]
     counts = [_worth_looking(excess) for excess in excesses]
-    fit = dask.delayed(fit_mixtures, pure=False, traverse=False)
+    fit = dask.delayed(_fit_alone, pure=False, traverse=False)
     fitted = compute(
         *(
             fit(_first(subspace.evidence, count), most=most, restarts=restarts, seed=seed + number)
@@ -159,6 +163,11 @@ def find_start(
     best = int(np.argmax(gains))
     found = _joined(fits[best], others[best], chosen, best, halves)
     return Start(found, total - total[0], supported, (fits[0], fits[1]))
+
+
+def _fit_alone(evidence: Evidence, **options: Any) -> list[Mixture]:
+    with _ALONE:
+        return fit_mixtures(evidence, **options)
 
 
 def _supported(unseen: Float64) -> int:

@@ -9,12 +9,13 @@ up, and once when they are looked up again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
-from emhet_dask.analysis.gridding import density_of
+from emhet_dask.analysis.gridding import density_at, density_of, transform_at
 from emhet_dask.analysis.projection import (
     Complex64,
     Float32,
@@ -29,18 +30,24 @@ _EDGE_PIXELS = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """A mask over the padded box, as fine as the transform resolves.
+    """A mask over the padded box, at least as fine as the transform resolves.
 
     Attributes
     ----------
     grid : SliceGrid
-    mask : ndarray of float32 (z, y, x)
-        Over the square of what interpolation dims, origin first.
+    side : int
+        Of the padded box.
+    rows : ndarray of int64
+        Of each axis, origin first, those where the mask is not 0.
+    mask : ndarray of float32 (row, row, row)
+        Over the square of what interpolation dims.
     share : float
         Part of the noise that is left of what is looked up in the transform.
     """
 
     grid: SliceGrid
+    side: int
+    rows: NDArray[np.int64]
     mask: Float32
     share: float
 
@@ -52,13 +59,16 @@ class Support:
         volumes : array (voxel, volume)
             Sums of slices over their weights.
         """
-        side = len(self.mask)
+        reach = self.grid.reach
+        where: dict[str, Any] = {
+            "side": self.side,
+            "frequencies": np.arange(-reach, reach + 1),
+        }
         found = np.empty_like(volumes)
         for number in range(volumes.shape[1]):
-            cube = fft.ifftshift(volumes[:, number].reshape(self.grid.shape), axes=(0, 1))
-            density = fft.irfftn(cube, s=(side,) * 3, overwrite_x=True)
-            density *= self.mask
-            found[:, number] = fft.fftshift(fft.rfftn(density), axes=(0, 1)).reshape(-1)
+            density = density_at(volumes[:, number].reshape(self.grid.shape), self.rows, **where)
+            density = density * self.mask
+            found[:, number] = transform_at(density, self.rows, **where).reshape(-1)
         return found
 
 
@@ -86,9 +96,11 @@ def support_of(mask: ArrayLike, grid: SliceGrid) -> Support:
     grid : SliceGrid
     """
     inside = np.asarray(mask, dtype=np.float32)
-    side, padded = 2 * grid.reach + 1, grid.box * grid.padding
+    side, padded = fft.next_fast_len(2 * grid.reach + 1, real=True), grid.box * grid.padding
     # Pixels from the middle, origin first as in a transform.
-    place = (fft.fftfreq(side) * padded).astype(np.float32)
+    every = (fft.fftfreq(side) * padded).astype(np.float32)
+    rows = np.flatnonzero(np.abs(every) <= grid.box / 2)
+    place = every[rows]
     look_up = _linear_weights(place + np.float32(grid.box // 2), grid.box)
     sampled = inside
     for _ in range(3):  # an axis at a time: the last one becomes the first
@@ -97,11 +109,11 @@ def support_of(mask: ArrayLike, grid: SliceGrid) -> Support:
     distance = np.sqrt(square[:, None, None] + square[:, None] + square)
     sampled /= np.sinc(np.minimum(distance / np.float32(padded), np.float32(0.5))) ** 4
     # Of noise that was added up and is looked up, interpolation dims the power along each axis.
-    dim = np.sinc(place.astype(np.float64) / padded) ** 4
+    dim = np.sinc(every.astype(np.float64) / padded) ** 4
     power = np.square(sampled)
     for _ in range(3):
-        power = power @ dim.astype(np.float32)
-    return Support(grid, sampled, float(power) / float(dim.sum()) ** 3)
+        power = power @ dim[rows].astype(np.float32)
+    return Support(grid, side, rows, sampled, float(power) / float(dim.sum()) ** 3)
 
 
 def _linear_weights(places: Float32, count: int) -> Float32:

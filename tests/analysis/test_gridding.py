@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from emhet_dask.analysis.gridding import hermitian_sums, shell_mean, soft_sphere, solve_map
+from emhet_dask.analysis.gridding import (
+    density_at,
+    hermitian_sums,
+    shell_mean,
+    soft_sphere,
+    solve_map,
+    transform_at,
+)
 from emhet_dask.analysis.projection import (
     image_transforms,
     plan_slices,
@@ -100,3 +107,23 @@ def test_views_along_one_axis_leave_the_rest_at_zero():
     )
     for iterations in (0, 5):
         assert np.isfinite(solve_map(data, weight, grid, iterations=iterations)).all()
+
+
+@pytest.mark.parametrize(("side", "reach", "first"), [(12, 4, -3), (15, 7, -7), (16, 2, -8)])
+def test_parts_of_a_density_and_its_transform_are_those_of_the_whole(side, reach, first):
+    rng = np.random.default_rng(side)
+    frequencies, rows = np.arange(-reach, reach + 1), np.arange(first, first + side // 2)
+    every = np.ix_(frequencies % side, frequencies % side, np.arange(reach + 1))
+    whole = np.zeros((side, side, side // 2 + 1), dtype=np.complex64)
+    whole[every] = np.fft.rfftn(rng.normal(size=(side,) * 3))[every]
+    found = density_at(whole[every], rows, side=side, frequencies=frequencies)
+    inside = np.ix_(rows % side, rows % side, rows % side)
+    density = np.fft.irfftn(whole, s=(side,) * 3, axes=(0, 1, 2))
+    np.testing.assert_allclose(found, density[inside], atol=1e-5)
+    alone = np.zeros_like(density)
+    alone[inside] = density[inside]
+    np.testing.assert_allclose(
+        transform_at(found, rows, side=side, frequencies=frequencies),
+        np.fft.rfftn(alone)[every],
+        atol=1e-4,
+    )
