@@ -10,7 +10,7 @@ import numpy as np
 from distributed import Client
 
 from emhet_dask.runtime import Progress, ResultsFolder
-from emhet_dask.workflows.stages.decoding_costs import Network
+from emhet_dask.workflows.stages.decoding_costs import Network, scores_work
 from emhet_dask.workflows.stages.map_landscape import Sketch
 
 if TYPE_CHECKING:
@@ -58,6 +58,18 @@ class MapJob:
     def n_components(self) -> int:
         """Return the number of components."""
         return int(self.sketch.scores.shape[1])
+
+    def state_scores(self, stage: str, *, particles: int, tasks: int) -> None:
+        """State what it takes to decode so many particles and to project them on the components."""
+        work = scores_work(
+            stage=stage,
+            box=self.sketch.ensemble.box,
+            n_components=self.n_components,
+            network=self.network,
+            particles=particles,
+            tasks=tasks,
+        )
+        self.results.state(work)
 
     def group(self, name: str) -> Path:
         """Return the path of a finished group of ``results.zarr``."""

@@ -18,7 +18,6 @@ from emhet_dask.ensemble.matrix import open_matrix
 from emhet_dask.errors import InputError
 from emhet_dask.workflows.stages.components import prepared_rows
 from emhet_dask.workflows.stages.costs import amplitudes_work
-from emhet_dask.workflows.stages.decoding_costs import scores_work
 from emhet_dask.workflows.stages.map_job import MapJob
 from emhet_dask.workflows.stages.map_landscape import Sketch
 
@@ -257,15 +256,7 @@ def _decode(
 ) -> tuple[np.ndarray, float]:
     """Return scores, and seconds for each after the first task, which loads the decoder."""
     parts = [latents[start : start + _PER_TASK] for start in range(0, len(latents), _PER_TASK)]
-    work = scores_work(
-        stage=label,
-        box=job.sketch.ensemble.box,
-        n_components=job.n_components,
-        network=job.network,
-        particles=len(latents),
-        tasks=len(parts),
-    )
-    job.results.state(work)
+    job.state_scores(label, particles=len(latents), tasks=len(parts))
     timed = _Timed(placing)
     found = list(job.progress.map(job.client, timed, parts, label=label, unit="batches"))
     seconds = min(taken / len(scores) for scores, taken in found)

@@ -14,7 +14,6 @@ from emhet_dask.ensemble.matrix import MatrixLayout, open_bands, write_band
 from emhet_dask.ensemble.store import has_chunk, open_array, open_group, put_array
 from emhet_dask.errors import InputError
 from emhet_dask.variables import RESULTS
-from emhet_dask.workflows.stages.decoding_costs import scores_work
 from emhet_dask.workflows.stages.map_job import MapJob
 from emhet_dask.workflows.stages.map_read_outs import Placing
 
@@ -138,15 +137,7 @@ def _decoded_stage(
             if fresh or not has_chunk(target, number, 0)
         ]
         if blocks:
-            work = scores_work(
-                stage=name,
-                box=job.sketch.ensemble.box,
-                n_components=job.n_components,
-                network=job.network,
-                particles=len(particles),
-                tasks=len(blocks),
-            )
-            job.results.state(work)
+            job.state_scores(name, particles=len(particles), tasks=len(blocks))
             _run(job, blocks, done=len(layout.bands) - len(blocks), rows=layout.rows)
 
     job.results.stage(name, parameters=parameters, after=("check",), build=build, resumable=True)
