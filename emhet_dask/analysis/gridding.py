@@ -170,17 +170,18 @@ def density_of(spectrum: Complex64, grid: SliceGrid) -> Float32:
 def density_at(
     cube: Complex64, rows: NDArray[np.int64], *, side: int, frequencies: NDArray[np.int64]
 ) -> Float32:
-    """Return a part of a density: an axis at a time, which takes half of what the whole takes.
+    """Return a part of a density: an axis at a time, in little more than half of the time.
 
     Parameters
     ----------
     cube : array (z, y, x)
         Its transform at `frequencies` along z and y, and from 0 on along x; 0 at all others.
     rows : array
-        Of each axis, those that are wanted, origin first.
+        Of each axis, those that are wanted, counted from the origin; negative ones lie before it.
     side : int
         Of the whole.
     frequencies : array
+        Whole numbers, each once modulo `side`.
 
     Returns
     -------
@@ -192,15 +193,24 @@ def density_at(
         padded = np.zeros((side, *lines.shape[1:]), dtype=np.complex64)
         padded[frequencies % side] = lines
         found = np.moveaxis(fft.ifft(padded, axis=0, overwrite_x=True)[rows], 0, along)
-    return np.asarray(fft.irfft(found, n=side, axis=2)[..., rows])
+    return np.take(fft.irfft(found, n=side, axis=2), rows, axis=2)
 
 
 def transform_at(
     density: Float32, rows: NDArray[np.int64], *, side: int, frequencies: NDArray[np.int64]
 ) -> Complex64:
-    """Return the transform (z, y, x) of a density that is 0 elsewhere: `density_at` the other way.
+    """Return the transform of a density that is 0 outside of `rows`: `density_at` the other way.
 
-    Along x at those `frequencies` alone that are not negative.
+    Parameters
+    ----------
+    density : array (row, row, row)
+    rows, side, frequencies
+        As of `density_at`.
+
+    Returns
+    -------
+    ndarray of complex64 (z, y, x)
+        At `frequencies`; along x at those of them alone that are not negative.
     """
     padded = np.zeros((*density.shape[:2], side), dtype=np.float32)
     padded[..., rows % side] = density

@@ -52,7 +52,7 @@ SCATTER_OF_SUMS = 8 / 27
 _CORNERS = [(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
 # What is worked out at once for a matrix stays in a core's cache.
 _PIXELS_AT_ONCE = 1 << 15
-# Of each entry of the matrix: a position and a weight, and as much again while it is made.
+# Of each entry of the matrix: a position and a weight, and a reserve of as much.
 _BYTES_PER_ENTRY = 16
 
 

@@ -38,7 +38,7 @@ class Support:
     side : int
         Of the padded box.
     rows : ndarray of int64
-        Of each axis, origin first, those where the mask is not 0.
+        Of each axis, origin first, those inside the box; the mask is 0 at all others.
     mask : ndarray of float32 (row, row, row)
         Over the square of what interpolation dims.
     share : float

@@ -13,7 +13,7 @@ from emhet_dask.urls import words_for_url
 
 __all__ = ["REMAKE", "CheckedArray"]
 
-# What mends a result that is damaged: as advice, where the ensemble's own is not meant.
+# What mends a damaged result; what mends an ensemble is the default.
 REMAKE = "remove that folder, and the same command makes it again"
 
 

@@ -1,4 +1,4 @@
-"""Write an iteration of a classification as RELION does: ``run_itNNN_{data,model,optimiser}.star``.
+"""Write an iteration of a classification as RELION does: ``run_itNNN_data.star`` and the others.
 
 Names of files, blocks and columns are RELION 3.1's, all that it demands: its programs, and all that
 reads its jobs, find their way, and ``relion_refine --continue`` goes on from an iteration.
@@ -25,14 +25,18 @@ __all__ = ["ClassSpectra", "IterationFacts", "iteration_stem", "write_iteration"
 
 # What RELION has where it has no resolution, no accuracy.
 _NONE = 999.0
-# Of its sampling of directions, HEALPix of order 2: probabilities of all of them are demanded.
-_HEALPIX_ORDER, _N_DIRECTIONS = 2, 192
-_PSI_STEP = 15.0
+# Of its sampling of orientations, HEALPix of order 2 and what goes with it along psi: probabilities
+# of all directions are demanded, of as many as C1 has.
+_HEALPIX_ORDER, _N_DIRECTIONS, _PSI_STEP = 2, 192, 15.0
+# What RELION gives to groups of images of one name; and else it makes one of each micrograph.
+_GROUP, _MICROGRAPH = "rlnGroupName", "rlnMicrographName"
 
 
 @dataclass(frozen=True, eq=False)
 class ClassSpectra:
     """Spectra of classes and of the noise: arrays along the shells, from 0 to half of the box.
+
+    Of the real or of the imaginary part, of transforms over the number of pixels.
 
     Attributes
     ----------
@@ -81,7 +85,6 @@ class IterationFacts:
     n_planned : int
     seed : int
     zero_mask : bool
-    mask : str or None
     sigma_offset_angstrom : float
         Standard deviation of the offsets of particles, along one axis.
     groups : sequence of str
@@ -113,7 +116,6 @@ class IterationFacts:
     n_planned: int
     seed: int
     zero_mask: bool
-    mask: str | None
     sigma_offset_angstrom: float
     groups: Sequence[str]
     group: np.ndarray
@@ -140,10 +142,15 @@ def class_resolutions(spectra: ClassSpectra, box: int, pixel_size: float) -> np.
     return np.array(found)
 
 
+def _resolution(facts: IterationFacts, spectra: ClassSpectra) -> float:
+    found = class_resolutions(spectra, facts.box, facts.pixel_size_angstrom)
+    return float(found[facts.shares > 0].min())
+
+
 def write_iteration(
     folder: Path, name: str, table: ParticleTable, facts: IterationFacts, spectra: ClassSpectra
 ) -> None:
-    """Write the three files; the optimiser's, by which RELION takes an iteration up, comes last.
+    """Write the four files; the optimiser's, by which RELION takes an iteration up, comes last.
 
     Parameters
     ----------
@@ -157,7 +164,9 @@ def write_iteration(
     spectra : ClassSpectra
     """
     stem = iteration_stem(facts.number)
+    facts, spectra = _as_relion_meets_groups(table, facts, spectra)
     particles = table.particles.assign(
+        rlnGroupName=np.asarray(facts.groups)[facts.group - 1],
         rlnGroupNumber=facts.group,
         rlnClassNumber=facts.labels,
         rlnLogLikeliContribution=np.round(facts.log_likelihood, 6),
@@ -168,7 +177,27 @@ def write_iteration(
     version = FIRST_VERSION_WITH_OPTICS
     write_star(folder / f"{stem}_model.star", _model(name, facts, spectra), version=version)
     write_star(folder / f"{stem}_sampling.star", _sampling(facts), version=version)
-    write_star(folder / f"{stem}_optimiser.star", _optimiser(name, facts), version=version)
+    write_star(folder / f"{stem}_optimiser.star", _optimiser(name, facts, spectra), version=version)
+
+
+def _as_relion_meets_groups(
+    table: ParticleTable, facts: IterationFacts, spectra: ClassSpectra
+) -> tuple[IterationFacts, ClassSpectra]:
+    """Put groups in the order that RELION meets them in, which sorts particles by micrograph."""
+    met = facts.group - 1
+    if _MICROGRAPH in table.particles:
+        met = met[np.argsort(table.particles[_MICROGRAPH].to_numpy(dtype=str), kind="stable")]
+    order = pd.unique(met)
+    order = np.concatenate([order, np.setdiff1d(np.arange(len(facts.groups)), order)])
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.arange(1, len(order) + 1)
+    ordered = replace(
+        facts,
+        groups=[facts.groups[old] for old in order],
+        group=number[facts.group - 1],
+        scale=facts.scale[order],
+    )
+    return ordered, replace(spectra, noise=spectra.noise[order])
 
 
 def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str, Any]:
@@ -179,7 +208,7 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
         "rlnReferenceDimensionality": 3,
         "rlnDataDimensionality": 2,
         "rlnOriginalImageSize": box,
-        "rlnCurrentResolution": round(float(resolutions[used].min()), 6),
+        "rlnCurrentResolution": round(_resolution(facts, spectra), 6),
         "rlnCurrentImageSize": 2 * facts.radius,
         "rlnPaddingFactor": 2.0,
         "rlnIsHelix": 0,
@@ -256,6 +285,7 @@ def _model(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str,
 
 
 def _sampling(facts: IterationFacts) -> dict[str, Any]:
+    # A search would reach three standard deviations, in steps of one.
     offsets = max(facts.sigma_offset_angstrom, facts.pixel_size_angstrom)
     general = {
         "rlnIs3DSampling": 1,
@@ -272,14 +302,9 @@ def _sampling(facts: IterationFacts) -> dict[str, Any]:
     return {"sampling_general": general}
 
 
-def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
+def _optimiser(name: str, facts: IterationFacts, spectra: ClassSpectra) -> dict[str, Any]:
     stem = f"{name}/{iteration_stem(facts.number)}"
     moved = (0.0, 0.0) if facts.moved is None else facts.moved
-    changes = {
-        "Orientations": round(moved[0], 6),
-        "Offsets": round(moved[1], 6),
-        "Classes": round(facts.changed, 9),
-    }
     general = {
         "rlnOutputRootName": f"{name}/run",
         "rlnModelStarFile": f"{stem}_model.star",
@@ -296,7 +321,7 @@ def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
         "rlnWidthMaskEdge": 4,
         "rlnDoZeroMask": int(facts.zero_mask),
         "rlnDoSolventFlattening": 1,
-        "rlnSolventMaskName": facts.mask or "None",
+        "rlnSolventMaskName": "None",
         "rlnSolventMask2Name": "None",
         "rlnTauSpectrumName": "None",
         "rlnMaximumCoarseImageSize": -1,
@@ -306,16 +331,19 @@ def _optimiser(name: str, facts: IterationFacts) -> dict[str, Any]:
         "rlnDoAutoRefine": 0,
         "rlnAutoLocalSearchesHealpixOrder": 4,
         "rlnNumberOfIterWithoutResolutionGain": 0,
-        "rlnBestResolutionThusFar": round(
-            facts.radius / (facts.box * facts.pixel_size_angstrom), 6
-        ),
+        "rlnBestResolutionThusFar": round(1.0 / _resolution(facts, spectra), 6),
         "rlnNumberOfIterWithoutChangingAssignments": 0,
         "rlnDoSkipAlign": int(facts.moved is None),
         "rlnDoSkipRotate": 0,
         "rlnOverallAccuracyRotations": _NONE,
         "rlnOverallAccuracyTranslationsAngst": _NONE,
-        **{f"rlnChangesOptimal{what}": value for what, value in changes.items()},
-        **{f"rlnSmallestChanges{what}": value for what, value in changes.items()},
+        "rlnChangesOptimalOrientations": round(moved[0], 6),
+        "rlnChangesOptimalOffsets": round(moved[1], 6),
+        "rlnChangesOptimalClasses": round(facts.changed, 9),
+        # So far; RELION looks for smaller ones from here on.
+        "rlnSmallestChangesOrientations": round(moved[0], 6),
+        "rlnSmallestChangesOffsets": round(moved[1], 6),
+        "rlnSmallestChangesClasses": round(facts.changed),
         "rlnHasHighFscAtResolLimit": 0,
         "rlnHasLargeSizeIncreaseIterationsAgo": 0,
         "rlnDoCorrectNorm": 0,

@@ -253,7 +253,7 @@ def class3d_run(options: Class3DRun) -> ClassificationRun:
                 symmetry=options.symmetry.upper(),
                 operators=operators,
                 correct_scale=options.scale,
-                mask_name=options.mask,
+                focused=options.mask is not None,
                 seed=options.seed,
                 job=_job_name(options.output),
                 search=search,

@@ -155,3 +155,14 @@ def test_memory_of_an_operator_is_bounded():
 def test_what_cannot_be_sliced_is_refused(box, radius):
     with pytest.raises(InputError, match="expected"):
         plan_slices(box, radius=radius)
+
+
+def test_a_matrix_made_in_pieces_is_the_same(monkeypatch):
+    grid = plan_slices(16)
+    turns = pose_matrices(np.random.default_rng(4).uniform(-180, 180, (5, 3)))
+    whole = slice_operator(turns, grid)
+    monkeypatch.setattr("emhet_dask.analysis.projection._PIXELS_AT_ONCE", 2 * grid.n_pixels)
+    pieces = slice_operator(turns, grid)
+    np.testing.assert_array_equal(pieces.weights.data, whole.weights.data)
+    np.testing.assert_array_equal(pieces.weights.indices, whole.weights.indices)
+    np.testing.assert_array_equal(pieces.mate, whole.mate)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 
 from emhet_dask.formats.relion_model import read_model, read_state, read_symmetry
 from emhet_dask.formats.relion_write import (
@@ -36,7 +38,6 @@ FACTS = IterationFacts(
     n_planned=25,
     seed=3,
     zero_mask=False,
-    mask=None,
     sigma_offset_angstrom=2.5,
     groups=("optics_1",),
     group=np.ones(4, dtype=int),
@@ -120,3 +121,50 @@ def test_resolution_of_all_signal_and_of_none(spectra):
     nothing = ClassSpectra(np.zeros((1, SHELLS)), np.ones((1, SHELLS)), spectra.noise)
     assert class_resolutions(everything, BOX, PIXEL).tolist() == [2 * PIXEL]
     assert class_resolutions(nothing, BOX, PIXEL).tolist() == [999.0]
+
+
+def test_groups_are_numbered_as_relion_meets_them(tmp_path, table, spectra):
+    particles = table.particles.assign(rlnMicrographName=["m3", "m1", "m2", "m1"])
+    facts = dataclasses.replace(
+        FACTS,
+        groups=("first", "second", "nobody"),
+        group=np.array([1, 2, 1, 2]),
+        scale=np.array([0.9, 1.1, 1.0]),
+    )
+    noise = np.outer([1.0, 4.0, 9.0], np.ones(SHELLS))
+    write_iteration(
+        tmp_path,
+        "job",
+        dataclasses.replace(table, particles=particles),
+        facts,
+        dataclasses.replace(spectra, noise=noise),
+    )
+    written = read_particles(tmp_path / "run_it007_data.star").particles
+    assert written["rlnGroupName"].tolist() == ["first", "second", "first", "second"]
+    assert written["rlnGroupNumber"].tolist() == [2, 1, 2, 1]
+    model = starfile.read(tmp_path / "run_it007_model.star")
+    assert model["model_groups"]["rlnGroupName"].tolist() == ["second", "first", "nobody"]
+    assert model["model_groups"]["rlnGroupScaleCorrection"].tolist() == [1.1, 0.9, 1.0]
+    assert [model[f"model_group_{k}"]["rlnSigma2Noise"][0] for k in (1, 2, 3)] == [4.0, 1.0, 9.0]
+
+
+@pytest.mark.shared_data
+def test_labels_and_kinds_are_those_of_relion(shared_data, tmp_path, table, spectra):
+    write_iteration(tmp_path, "Class3D/job009", table, FACTS, spectra)
+    job = shared_data / "relion_project/Class3D/job085"
+    for name in ("optimiser", "sampling", "model"):
+        ours, theirs = (
+            starfile.read(folder / f"{stem}_{name}.star", always_dict=True)
+            for folder, stem in ((tmp_path, "run_it007"), (job, "run_it025"))
+        )
+        for block in ours:
+            if not re.fullmatch(r"\w+_general|model_(classes|class_1|groups|group_1)", block):
+                continue
+            assert set(ours[block]) <= set(theirs[block]), block
+            for label in ours[block] if block.endswith("_general") else ():
+                if isinstance(theirs[block][label], int):
+                    assert isinstance(ours[block][label], int), label
+    model = starfile.read(tmp_path / "run_it007_model.star")
+    for k, share in enumerate(FACTS.shares, start=1):
+        directions = model[f"model_pdf_orient_class_{k}"]["rlnOrientationDistribution"]
+        assert directions.sum() == pytest.approx(share, rel=1e-5)

@@ -1,4 +1,4 @@
-"""What tasks of `class3d` take: passes over blocks of particle images, and what is made of them.
+"""What tasks of `class3d` take: passes over particle images, what is made of them, STAR files.
 
 Upper bounds, as in `costs`. A pass holds blocks that were loaded before, sums that wait for others,
 and what all blocks are compared with.
@@ -25,7 +25,7 @@ __all__ = ["Imaging", "kept_by_workers", "texts_work"]
 
 # Of a pixel in a block: its eight voxels with their weights, its coefficient and its CTF.
 _BLOCK_BYTES = 84
-# What it takes besides while the block is made: places, and CTFs in double precision.
+# What it takes besides while the block is made: its transforms as stored, CTFs in double precision.
 _LOADING_BYTES = 128
 # Numbers of single precision per voxel of a map that is added up: complex sum and weight.
 _MAP_COLUMNS = 3

@@ -115,7 +115,8 @@ class IterationOptions:
     operators : ndarray (operator, 3, 3)
         Of the point group.
     correct_scale : bool
-    mask_name : str or None
+    focused : bool
+        Whether the mask is one that was asked for, not the particle.
     seed : int
     job : str
         Name of the job's folder, for its files.
@@ -135,7 +136,7 @@ class IterationOptions:
     symmetry: str
     operators: np.ndarray
     correct_scale: bool
-    mask_name: str | None
+    focused: bool
     seed: int
     job: str
     search: Search | Handover | None
@@ -306,7 +307,8 @@ def _iterate(
         pass
     _write_state(workspace, after)
     spectra = _spectra(common, after, _powers(common, grid, differences, options.k))
-    facts = _facts(common, after, state.radius, options)
+    shifts = images.shifts if poses is None else poses.shifts
+    facts = _facts(common, after, state.radius, options, shifts=shifts)
     if poses is not None:
         table = posed(table, poses, pixel_size_angstrom=images.pixel_size_angstrom)
     write_iteration(workspace, options.job, table, facts, spectra)
@@ -318,7 +320,7 @@ def _prior(sums: ClassSums, support: Support, options: IterationOptions) -> np.n
     What a voxel of the transform has of noise counts for less by as much as the mask that is asked
     for is smaller than the particle.
     """
-    if options.mask_name is None:
+    if not options.focused:
         return next_prior(sums)
     grid = sums.grid
     diameter = options.particle_diameter_angstrom / options.pixel_size_angstrom
@@ -401,7 +403,7 @@ def _spectra(common: Common, state: State, power: np.ndarray) -> ClassSpectra:
     scale = 0.5 / box**4
     shares = _shares(state, len(power))
     weight = plan_slices(box).padding ** 3 * common.mean_weight * shares[:, None]
-    sigma2 = 1.0 / np.maximum(weight, 1e-30)
+    sigma2 = state.noise / np.maximum(weight, 1e-30)
     empty = (shares == 0)[:, None]
     return ClassSpectra(
         tau2=np.where(empty, 0.0, power * scale),
@@ -416,7 +418,9 @@ def _shares(state: State, count: int) -> np.ndarray:
     return found
 
 
-def _facts(common: Common, state: State, radius: int, options: IterationOptions) -> IterationFacts:
+def _facts(
+    common: Common, state: State, radius: int, options: IterationOptions, *, shifts: np.ndarray
+) -> IterationFacts:
     particles = common.particles
     images = particles.images
     ordered = -np.sort(-state.posteriors.astype(np.float64), axis=1)
@@ -437,9 +441,8 @@ def _facts(common: Common, state: State, radius: int, options: IterationOptions)
         n_planned=state.number if state.settled else options.iterations,
         seed=options.seed,
         zero_mask=options.zero_mask,
-        mask=options.mask_name,
         sigma_offset_angstrom=images.pixel_size_angstrom
-        * float(np.sqrt(np.mean(np.square(images.shifts)))),
+        * float(np.sqrt(np.mean(np.square(shifts)))),
         groups=particles.names,
         group=particles.groups + 1,
         scale=particles.scale,

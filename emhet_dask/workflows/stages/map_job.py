@@ -59,7 +59,7 @@ class MapJob:
         """Return the number of components."""
         return int(self.sketch.scores.shape[1])
 
-    def state_scores(self, stage: str, *, particles: int, tasks: int) -> None:
+    def state_decoding(self, stage: str, *, particles: int, tasks: int) -> None:
         """State what it takes to decode so many particles and to project them on the components."""
         work = scores_work(
             stage=stage,

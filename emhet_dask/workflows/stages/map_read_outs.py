@@ -256,7 +256,7 @@ def _decode(
 ) -> tuple[np.ndarray, float]:
     """Return scores, and seconds for each after the first task, which loads the decoder."""
     parts = [latents[start : start + _PER_TASK] for start in range(0, len(latents), _PER_TASK)]
-    job.state_scores(label, particles=len(latents), tasks=len(parts))
+    job.state_decoding(label, particles=len(latents), tasks=len(parts))
     timed = _Timed(placing)
     found = list(job.progress.map(job.client, timed, parts, label=label, unit="batches"))
     seconds = min(taken / len(scores) for scores, taken in found)

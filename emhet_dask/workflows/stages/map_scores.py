@@ -137,7 +137,7 @@ def _decoded_stage(
             if fresh or not has_chunk(target, number, 0)
         ]
         if blocks:
-            job.state_scores(name, particles=len(particles), tasks=len(blocks))
+            job.state_decoding(name, particles=len(particles), tasks=len(blocks))
             _run(job, blocks, done=len(layout.bands) - len(blocks), rows=layout.rows)
 
     job.results.stage(name, parameters=parameters, after=("check",), build=build, resumable=True)
