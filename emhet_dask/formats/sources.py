@@ -42,6 +42,8 @@ _SIMULATED_BLOCKS = "truth_blocks.mrc"
 _LIST_ENDINGS = (".txt", ".lst")
 # Opening files waits for the disk more than for Python, on a parallel file system much more.
 _HEADER_THREADS = 8
+# What a thread is given at once: to hand over a file costs more than to open one on a disk at hand.
+_MOST_HEADERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,11 @@ def find_volumes(
     unique: dict[str, _MapFile] = {}
     for file in files:
         unique.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100
+    wanted = list(unique.values())
+    size = min(_MOST_HEADERS, -(-len(wanted) // _HEADER_THREADS)) or 1
+    parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        answers = list(pool.map(_header_or_problem, unique.values()))
+        answers = list(itertools.chain.from_iterable(pool.map(_headers_or_problems, parts)))
     problems += [answer for answer in answers if isinstance(answer, str)]
     found = [answer for answer in answers if not isinstance(answer, str)]
     if problems and (on_error == "stop" or not found):
@@ -274,6 +279,12 @@ def _from_list(path: str, problems: list[str]) -> list[_MapFile]:
     if not files and not problems:
         raise InputError(f"{path}: lists no map; expected one path a line")
     return files
+
+
+def _headers_or_problems(
+    files: Sequence[_MapFile],
+) -> list[tuple[MapHeader, float | None] | str]:
+    return [_header_or_problem(file) for file in files]
 
 
 def _header_or_problem(file: _MapFile) -> tuple[MapHeader, float | None] | str:
