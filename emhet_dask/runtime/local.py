@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, cast
 
 import dask.config
@@ -66,14 +67,16 @@ def send_at_once(cluster: SpecCluster, client: Client) -> None:
     there is none, and passes of a few milliseconds would take three times as long.
     """
     scheduler: Any = cluster.scheduler
-    streams = [
-        cast("Any", client).scheduler_comm,
-        *scheduler.stream_comms.values(),
-        *scheduler.client_comms.values(),
-        *(worker.batched_stream for worker in cluster.workers.values()),
-    ]
-    for stream in streams:
-        stream.interval = COLLECTED_SECONDS
+    # Where another version of Dask has other names for them, passes take longer, and no more.
+    with suppress(AttributeError):
+        streams = [
+            cast("Any", client).scheduler_comm,
+            *scheduler.stream_comms.values(),
+            *scheduler.client_comms.values(),
+            *(worker.batched_stream for worker in cluster.workers.values()),
+        ]
+        for stream in streams:
+            stream.interval = COLLECTED_SECONDS
 
 
 def start_processes(workers: int, limit: int | None, *, tls: bool) -> SpecCluster:
