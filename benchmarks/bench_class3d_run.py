@@ -24,7 +24,13 @@ from emhet_dask.formats.star import write_particles as write_table
 from tests.fake_particles import fake_particles, write_particles
 
 SMALL = {"count": 600, "box": 32, "snr": 0.3, "shares": (0.6, 0.4)}
-FULL = {"count": 6000, "box": 64, "snr": 0.03, "shares": (0.6, 0.25, 0.1, 0.05)}
+FULL = {
+    "count": 6000,
+    "box": 64,
+    "snr": 0.03,
+    "shares": (0.6, 0.25, 0.1, 0.05),
+    "without": ((), (0, 1), (2, 3), (0, 2, 4)),
+}
 SEEDS = 5
 PROJECT = CHECKOUT.parent / "shared/data/relion_project"
 # As of RELION's own job on these particles.

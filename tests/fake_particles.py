@@ -62,10 +62,11 @@ def fake_particles(
     seed: int = 0,
     shifted: bool = False,
     elsewhere: float = 0.0,
+    without: tuple[tuple[int, ...], ...] | None = None,
 ) -> FakeParticles:
     """Project states, each without another one of eight bodies, add CTF and white noise.
 
-    A share of them, `elsewhere`, lacks the last four bodies, whatever its state.
+    `without` names the bodies that each state lacks instead; the first one lacks none. A share of them, `elsewhere`, lacks the last four bodies, whatever its state.
     """
     rng = np.random.default_rng(seed)
     bodies = rng.normal(0, box / 9, (8, 3))
@@ -87,7 +88,8 @@ def fake_particles(
     spectra = np.empty((count, box, box // 2 + 1), dtype=complex)
     also = np.random.default_rng([seed, 1]).random(count) < elsewhere
     for row in range(count):
-        missing = [states[row]] * bool(states[row]) + [4, 5, 6, 7] * bool(also[row])
+        own = [states[row]] * bool(states[row]) if without is None else list(without[states[row]])
+        missing = own + [4, 5, 6, 7] * bool(also[row])
         kept = np.delete(points, missing, axis=0)
         places = (kept.reshape(-1, 3) @ turns[row].T)[:, :2] - shifts[row] + box // 2
         phase = np.multiply.outer(kx, places[:, 0]) + np.multiply.outer(ky, places[:, 1])
