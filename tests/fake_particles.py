@@ -66,7 +66,8 @@ def fake_particles(
 ) -> FakeParticles:
     """Project states, each without another one of eight bodies, add CTF and white noise.
 
-    `without` names the bodies that each state lacks instead; the first one lacks none. A share of them, `elsewhere`, lacks the last four bodies, whatever its state.
+    `without` names the bodies that each state lacks instead. A share of the particles, `elsewhere`,
+    lacks the last four bodies, whatever its state.
     """
     rng = np.random.default_rng(seed)
     bodies = rng.normal(0, box / 9, (8, 3))
